@@ -1,0 +1,1 @@
+"""Triton reference dequant-GEMM kernels, installed as `qmeter_native.kernels`."""

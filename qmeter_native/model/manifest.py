@@ -1,0 +1,141 @@
+"""What a capture says about itself: devices, processes, engine, losses, overhead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["DeviceInfo", "EngineInfo", "LossReport", "Manifest", "ProcessInfo", "Validity"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One device of a capture.
+
+    Attributes:
+        index: Its number in this capture's tables.
+        kind: ``cuda`` or ``cpu``.
+        name: The vendor's name.
+        uuid: NVML's UUID, or the host's name for a CPU.
+        energy_source: ``nvml_total_energy``, ``nvml_power_samples``, ``rapl``, or None if there is none.
+        energy_absent_reason: Why ``energy_source`` is None.
+        idle_power_w: Power before the run with nothing on the device, in watts; None if not measured.
+        idle_window_s: Length of the window in which ``idle_power_w`` was measured.
+        properties: What else was read: driver, CUDA version, memory bytes, power limit, compute capability …
+    """
+
+    index: int
+    kind: str
+    name: str
+    uuid: str
+    energy_source: str | None = None
+    energy_absent_reason: str | None = None
+    idle_power_w: float | None = None
+    idle_window_s: float | None = None
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """One traced process. ``rank`` is None outside a parallel group."""
+
+    index: int
+    host: str
+    boot_id: str
+    pid: int
+    rank: int | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """The serving engine as it was asked for and as it really ran. Both are plain JSON."""
+
+    name: str
+    version: str
+    model: str
+    requested: dict[str, Any] = field(default_factory=dict)
+    effective: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LossReport:
+    """What was lost, each a count of records unless its name says otherwise. Zero means counted and none lost."""
+
+    dropped_records: int = 0
+    zero_timestamps: int = 0
+    reversed_timestamps: int = 0
+    unknown_records: int = 0
+    spool_blocks_lost: int = 0
+    spool_records_dropped: int = 0
+    missed_samples: int = 0
+
+    @property
+    def total(self) -> int:
+        """All losses together; 0 means that the capture is complete."""
+        return (
+            self.dropped_records
+            + self.zero_timestamps
+            + self.reversed_timestamps
+            + self.unknown_records
+            + self.spool_blocks_lost
+            + self.spool_records_dropped
+            + self.missed_samples
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """One thing that limits what a capture can prove.
+
+    Attributes:
+        code: Stable short name, such as ``energy_absent`` or ``interrupted``.
+        message: What it means, in a sentence.
+        subject: The device, process or table concerned; empty for the whole capture.
+    """
+
+    code: str
+    message: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``manifest.json`` of a capture.
+
+    Attributes:
+        schema_version: Version of the capture format.
+        qmeter_version: Version of the program that wrote it.
+        start_ns: Tracing began (CLOCK_REALTIME).
+        end_ns: Tracing ended. Wall time of every device is ``end_ns - start_ns``.
+        measure_start_ns: The workload began; before it the idle power was measured. Attribution covers
+            ``[measure_start_ns, measure_end_ns)``.
+        measure_end_ns: The workload ended.
+        devices: All devices, by index.
+        processes: All traced processes, by index.
+        engine: The engine, or None if a user's own code was traced.
+        workload: The workload's own description, plain JSON.
+        loss: What was lost.
+        validity: What limits the capture.
+        overhead: What the meter itself cost: CPU seconds of its threads, calls, measured slow-down where known.
+        tracer: CUPTI's path and version, kinds traced; the profiler on a CPU.
+        sampler: Rates, per-call costs, jitter and missed samples of the energy sampler.
+        software: Versions of what ran: python, torch, transformers, driver …
+    """
+
+    schema_version: int
+    qmeter_version: str
+    start_ns: int
+    end_ns: int
+    measure_start_ns: int
+    measure_end_ns: int
+    devices: tuple[DeviceInfo, ...]
+    processes: tuple[ProcessInfo, ...]
+    engine: EngineInfo | None = None
+    workload: dict[str, Any] = field(default_factory=dict)
+    loss: LossReport = field(default_factory=LossReport)
+    validity: tuple[Validity, ...] = ()
+    overhead: dict[str, Any] = field(default_factory=dict)
+    tracer: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    software: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,295 @@
+"""What attribution says about a capture. Reporters print it; they compute nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.manifest import DeviceInfo, EngineInfo, LossReport, Validity
+from qmeter_native.model.op_family import OpFamily
+
+__all__ = [
+    "REPORT_SCHEMA_VERSION",
+    "AttributionReport",
+    "Balance",
+    "Distribution",
+    "EnergyBalance",
+    "KernelRow",
+    "LatencyParts",
+    "PhaseRow",
+    "RequestBalance",
+    "RequestRow",
+    "TimeBalance",
+    "Totals",
+]
+
+REPORT_SCHEMA_VERSION = 1
+"""Version of the JSON document that `report --json` prints. 1: first version."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBalance:
+    """Time of one device, in integer nanoseconds: ``busy + idle_in_steps + idle_between_steps = wall``.
+
+    Attributes:
+        device: DeviceInfo.index.
+        wall_ns: Length of the measured window.
+        busy_ns: Union of all kernel intervals inside the window.
+        idle_in_steps_ns: No kernel ran, inside an engine step (launch gaps).
+        idle_between_steps_ns: No kernel ran, outside any step (host).
+        kernels_ns: Sum of what was given to kernels; equals ``busy_ns``.
+        assigned_ns: Busy time given to requests.
+        unassigned_ns: Busy time of no request: kernels outside steps, and the meter's own markers.
+        overlapped_ns: Busy time in which two or more kernels ran, shared 1/n.
+        residual_ns: ``wall - kernels - idle``; 0 when the balance closes.
+        request_residual_ns: ``busy - assigned - unassigned``; 0 when it closes.
+    """
+
+    device: int
+    wall_ns: int
+    busy_ns: int
+    idle_in_steps_ns: int
+    idle_between_steps_ns: int
+    kernels_ns: int
+    assigned_ns: int
+    unassigned_ns: int
+    overlapped_ns: int
+    residual_ns: int
+    request_residual_ns: int
+
+    @property
+    def unassigned_share(self) -> float:
+        """Part of busy time that belongs to no request; 0 if nothing was busy."""
+        return self.unassigned_ns / self.busy_ns if self.busy_ns else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyBalance:
+    """Energy of one device, in joules: ``kernels + idle + meter + unattributed = measured``.
+
+    All fields but ``device`` and ``method`` are None where the device has no energy source; ``reason`` says why.
+
+    Attributes:
+        measured_j: What the sensor saw in the measured window (gross).
+        kernels_j: Given to kernel classes, markers left out.
+        idle_j: Idle time's part.
+        meter_j: The step markers' part.
+        unattributed_j: Measured, but given to nobody.
+        residual_j: ``measured - kernels - idle - meter - unattributed``.
+        raw_residual_fraction: Share of ``measured_j`` that the model placed wrongly before it was scaled to the
+            windows: Σ|E_w - model_w| / Σ E_w.
+        num_windows: Energy windows used.
+    """
+
+    device: int
+    method: str
+    reason: str | None = None
+    measured_j: float | None = None
+    kernels_j: float | None = None
+    idle_j: float | None = None
+    meter_j: float | None = None
+    unattributed_j: float | None = None
+    residual_j: float | None = None
+    raw_residual_fraction: float | None = None
+    num_windows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBalance:
+    """Elapsed time of requests: ``queue + steps + gaps + host = end-to-end`` for each.
+
+    ``max_residual_ns`` is the largest difference; None with a ``reason`` if there are no requests or no steps.
+    """
+
+    num_requests: int
+    max_residual_ns: int | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The three balances, one entry a device for time and energy."""
+
+    time: tuple[TimeBalance, ...]
+    energy: tuple[EnergyBalance, ...]
+    requests: RequestBalance
+
+    ENERGY_TOLERANCE: ClassVar[float] = 1e-9
+    """Largest ``|residual_j| / measured_j`` at which the energy balance counts as closed."""
+
+    def failures(self) -> tuple[str, ...]:
+        """One sentence for each balance that does not close; empty if all do."""
+        found = []
+        for time in self.time:
+            if time.residual_ns:
+                found.append(f"time of device {time.device} does not close: {time.residual_ns} ns are left over")
+            if time.request_residual_ns:
+                found.append(f"busy time of device {time.device} is not all shared out: {time.request_residual_ns} ns")
+        for energy in self.energy:
+            if energy.residual_j is not None and energy.measured_j is not None:
+                if abs(energy.residual_j) > self.ENERGY_TOLERANCE * abs(energy.measured_j):
+                    found.append(f"energy of device {energy.device} does not close: {energy.residual_j} J are left over")
+        if self.requests.max_residual_ns:
+            found.append(f"a request's latency does not add up: {self.requests.max_residual_ns} ns")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Summary of a sample in SI units, percentiles by linear interpolation; None fields where the sample is empty."""
+
+    count: int
+    mean: float | None
+    median: float | None
+    p90: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Totals of the measured window. Latencies by vLLM's definitions; see ``docs/terms.md``.
+
+    ``energy_method`` names the estimator; each Estimate repeats its own.
+    """
+
+    wall_s: float
+    num_requests: int
+    num_finished: int
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_steps: int
+    num_kernels: int
+    request_throughput: float
+    output_throughput: float
+    total_token_throughput: float
+    ttft_s: Distribution
+    tpot_s: Distribution
+    itl_s: Distribution
+    e2e_s: Distribution
+    energy_gross_j: Estimate
+    energy_idle_j: Estimate
+    energy_active_j: Estimate
+    average_power_w: Estimate
+    j_per_output_token: Estimate
+    j_per_input_token: Estimate
+    j_per_total_token: Estimate
+    j_per_request: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRow:
+    """One kernel class as reports rank it: all launch configurations of a name together.
+
+    Attributes:
+        name: Kernel or operator name as the vendor gives it.
+        display_name: The same, shortened for a table.
+        op_family: What it is for.
+        scheme: Quantization scheme or dtype as far as its name and the engine tell, such as ``W4A16-INT g128``.
+        phase_shares: Share of its time by phase: ``prefill``, ``decode``, ``none``; sums to 1.
+        calls: Number of launches.
+        time_s: Time given to it (overlaps shared).
+        overlapped_s: Of its own running time, the part in which others ran too.
+        time_share: ``time_s`` over the busy time of all devices.
+        energy_j: Joules attributed: dynamic plus static share.
+        dynamic_j: The part above idle power.
+        static_j: Its part of idle power, by time.
+        energy_share: ``energy_j`` over all kernels' joules.
+        j_per_launch: ``energy_j / calls``.
+        num_configs: Launch configurations seen.
+    """
+
+    name: str
+    display_name: str
+    op_family: OpFamily
+    scheme: str | None
+    phase_shares: dict[str, float]
+    calls: int
+    time_s: float
+    overlapped_s: float
+    time_share: float
+    energy_j: Estimate
+    dynamic_j: Estimate
+    static_j: Estimate
+    energy_share: Estimate
+    j_per_launch: Estimate
+    num_configs: int
+
+    @property
+    def mean_s(self) -> float:
+        """Mean time of a launch; 0 if there was none."""
+        return self.time_s / self.calls if self.calls else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRow:
+    """One phase (``prefill``, ``decode``, or ``none`` for work of no request)."""
+
+    phase: str
+    num_tokens: int
+    time_s: float
+    time_share: float
+    energy_j: Estimate
+    j_per_token: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyParts:
+    """A request's elapsed time, exactly: the parts add up to ``end_to_end_ns``.
+
+    Attributes:
+        queue_ns: From sending to the first step it rode.
+        prefill_steps_ns: Whole steps it rode in prefill.
+        decode_steps_ns: Whole steps it rode in decode.
+        gaps_ns: Between steps it rode.
+        host_ns: From its last step's end to the last chunk at the client.
+        end_to_end_ns: Client send to last chunk.
+        residual_ns: What is left over; 0.
+    """
+
+    queue_ns: int
+    prefill_steps_ns: int
+    decode_steps_ns: int
+    gaps_ns: int
+    host_ns: int
+    end_to_end_ns: int
+    residual_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """One request: what it waited (elapsed) and what it used (share). The two are never added.
+
+    ``elapsed`` is None, with ``elapsed_reason``, if it did not finish or rode no recorded step.
+    """
+
+    request: int
+    name: str
+    num_prompt_tokens: int
+    num_output_tokens: int
+    is_finished: bool
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float | None
+    elapsed: LatencyParts | None
+    elapsed_reason: str | None
+    share_prefill_s: float
+    share_decode_s: float
+    share_energy_j: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionReport:
+    """The whole answer. ``kernels`` is ranked by time."""
+
+    name: str
+    devices: tuple[DeviceInfo, ...]
+    engine: EngineInfo | None
+    balance: Balance
+    totals: Totals
+    kernels: tuple[KernelRow, ...]
+    phases: tuple[PhaseRow, ...]
+    requests: tuple[RequestRow, ...]
+    loss: LossReport
+    validity: tuple[Validity, ...] = ()
+    software: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,211 @@
+"""The tables of a capture. Times are nanoseconds of CLOCK_REALTIME; ids index other tables of the same capture.
+
+A spool's records (`qmeter_native.storage.spool_records`) and the Parquet files of a capture both realise these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from qmeter_native.model.table import Table, column
+
+__all__ = [
+    "ClockPairTable",
+    "ClockTable",
+    "EnergyTable",
+    "KernelClassTable",
+    "KernelTable",
+    "OutputTokenTable",
+    "PowerTable",
+    "RangeTable",
+    "RequestTable",
+    "StepRequestTable",
+    "StepTable",
+]
+
+_Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelClassTable(Table):
+    """Dictionary of kernel classes: one row per name and launch configuration. Row number = ``class_id``."""
+
+    NAME: ClassVar[str] = "kernel_classes"
+
+    name: _Array = column("O", "demangled kernel name, operator name, or the memcpy's direction")
+    kind: _Array = column("u1", "ActivityKind")
+    grid_x: _Array = column("i4", "blocks; 0 where there is no grid")
+    grid_y: _Array = column("i4", "blocks")
+    grid_z: _Array = column("i4", "blocks")
+    block_x: _Array = column("i4", "threads; 0 where there is no block")
+    block_y: _Array = column("i4", "threads")
+    block_z: _Array = column("i4", "threads")
+    static_shared_bytes: _Array = column("i4", "static shared memory per block")
+    dynamic_shared_bytes: _Array = column("i4", "dynamic shared memory per block")
+    registers: _Array = column("i4", "registers per thread; 0 where unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTable(Table):
+    """One row per device activity: kernel, graph node, copy, memset or CPU operator. 55 bytes a row."""
+
+    NAME: ClassVar[str] = "kernels"
+
+    start_ns: _Array = column("i8", "start on the device")
+    end_ns: _Array = column("i8", "end on the device; >= start_ns")
+    class_id: _Array = column("i4", "row in kernel_classes")
+    device: _Array = column("i2", "DeviceInfo.index")
+    process: _Array = column("i2", "ProcessInfo.index")
+    stream: _Array = column("u4", "CUDA stream id, or the thread on a CPU")
+    graph: _Array = column("u4", "CUDA graph (exec) id, 0 outside graphs")
+    graph_node: _Array = column("u8", "graph node id, 0 outside graphs")
+    correlation: _Array = column("u4", "CUPTI correlation id; 0 where API records are off")
+    range_id: _Array = column("i4", "row in ranges, -1 = none")
+    copied_bytes: _Array = column("u8", "bytes copied or set; 0 for kernels")
+
+
+@dataclass(frozen=True, slots=True)
+class RangeTable(Table):
+    """One row per range (NVTX's word) that was closed or cut off."""
+
+    NAME: ClassVar[str] = "ranges"
+
+    start_ns: _Array = column("i8", "opened")
+    end_ns: _Array = column("i8", "closed")
+    name: _Array = column("O", "text")
+    thread: _Array = column("u4", "thread id")
+    depth: _Array = column("u2", "nesting depth, 0 = outermost")
+    process: _Array = column("i2", "ProcessInfo.index")
+
+
+@dataclass(frozen=True, slots=True)
+class StepTable(Table):
+    """One row per engine step (forward pass), in order of ``start_ns``.
+
+    The host times bracket the engine's call. On CUDA the device runs the step's kernels later: two marker kernels
+    (`qmeter_step_marker`) on the engine's stream, launched when the step begins and ends, bound it there.
+    """
+
+    NAME: ClassVar[str] = "steps"
+
+    step: _Array = column("i8", "step number of that process, increasing")
+    start_ns: _Array = column("i8", "host call begins")
+    end_ns: _Array = column("i8", "host call has returned")
+    process: _Array = column("i2", "ProcessInfo.index")
+    device: _Array = column("i2", "DeviceInfo.index of the engine's stream")
+    stream: _Array = column("u4", "CUDA stream id of the markers as CUPTI numbers it; 0 = unknown or CPU")
+    num_markers: _Array = column("u1", "markers launched: 0 (CPU) or 2")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequestTable(Table):
+    """One row per request in a step: what the scheduler gave it there."""
+
+    NAME: ClassVar[str] = "step_requests"
+
+    step: _Array = column("i8", "StepTable.step")
+    process: _Array = column("i2", "ProcessInfo.index")
+    request: _Array = column("i4", "RequestTable.request")
+    phase: _Array = column("u1", "Phase")
+    num_scheduled: _Array = column("i4", "tokens computed in this step")
+    num_cached: _Array = column("i4", "tokens taken from a prefix cache instead of being computed")
+    num_draft: _Array = column("i4", "of the scheduled ones, speculative")
+    num_sampled: _Array = column("i4", "sequences sampled: 0 for a chunk of a prompt that is not the last, else 1")
+    context_len: _Array = column("i4", "tokens of the sequence in the KV cache before this step")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTable(Table):
+    """One row per request, as its client saw it. Times are 0 where the event did not happen."""
+
+    NAME: ClassVar[str] = "requests"
+
+    request: _Array = column("i4", "number, from 0")
+    name: _Array = column("O", "the engine's request id")
+    send_ns: _Array = column("i8", "client sent it")
+    first_token_ns: _Array = column("i8", "client received the first chunk")
+    last_token_ns: _Array = column("i8", "client received the last chunk")
+    num_prompt_tokens: _Array = column("i4", "input tokens")
+    num_output_tokens: _Array = column("i4", "output tokens received")
+    is_finished: _Array = column("?", "False if it failed or was cut off")
+    error: _Array = column("O", "what went wrong, empty if nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTokenTable(Table):
+    """One row per chunk of output that a client received, in order of time within a request."""
+
+    NAME: ClassVar[str] = "output_tokens"
+
+    request: _Array = column("i4", "RequestTable.request")
+    time_ns: _Array = column("i8", "received")
+    num_tokens: _Array = column("i4", "tokens in the chunk")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyTable(Table):
+    """One row per observed change (tick edge) of a cumulative energy counter, unwrapped."""
+
+    NAME: ClassVar[str] = "energy"
+
+    device: _Array = column("i2", "DeviceInfo.index")
+    source: _Array = column("u1", "EnergySource")
+    low_ns: _Array = column("i8", "latest time at which the old value was still read")
+    high_ns: _Array = column("i8", "earliest time at which the new value was read; the edge lies in [low_ns, high_ns]")
+    energy_uj: _Array = column("i8", "the new value, cumulative since the sampler's start")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerTable(Table):
+    """One row per power reading."""
+
+    NAME: ClassVar[str] = "power"
+
+    device: _Array = column("i2", "DeviceInfo.index")
+    source: _Array = column("u1", "EnergySource")
+    time_ns: _Array = column("i8", "when read; for NVML_POWER_SAMPLES the driver's own stamp")
+    power_mw: _Array = column("i4", "milliwatts")
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTable(Table):
+    """One row per reading of clocks and temperature."""
+
+    NAME: ClassVar[str] = "clocks"
+
+    device: _Array = column("i2", "DeviceInfo.index")
+    time_ns: _Array = column("i8", "when read")
+    sm_mhz: _Array = column("i4", "SM clock; -1 = not readable")
+    memory_mhz: _Array = column("i4", "memory clock; -1 = not readable")
+    temperature_c: _Array = column("i2", "GPU temperature, degrees Celsius; -1 = not readable")
+    throttle_reasons: _Array = column("u8", "NVML's clock event reasons bit mask")
+
+
+@dataclass(frozen=True, slots=True)
+class ClockPairTable(Table):
+    """One row a second: the host's two clocks read together, so that steps of CLOCK_REALTIME can be seen."""
+
+    NAME: ClassVar[str] = "clock_pairs"
+
+    process: _Array = column("i2", "ProcessInfo.index")
+    realtime_ns: _Array = column("i8", "CLOCK_REALTIME")
+    monotonic_ns: _Array = column("i8", "CLOCK_MONOTONIC")
+
+
+TABLES: tuple[type[Table], ...] = (
+    KernelClassTable,
+    KernelTable,
+    RangeTable,
+    StepTable,
+    StepRequestTable,
+    RequestTable,
+    OutputTokenTable,
+    EnergyTable,
+    PowerTable,
+    ClockTable,
+    ClockPairTable,
+)
+"""Every table of a capture."""
