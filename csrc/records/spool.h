@@ -1,15 +1,14 @@
-// Append-only spool writer: any thread appends, one thread of its own writes blocks.
+// Append-only spool writer: any thread appends, one thread of its own writes blocks. In a forked child it is inert: ids
+// are 0 and nothing is written, since the file belongs to the parent.
 #pragma once
 
-#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
-#include <unordered_map>
 #include <vector>
 
+#include "base/process_guard.h"
 #include "records/records.h"
 
 namespace qmeter {
@@ -21,9 +20,9 @@ struct SpoolOptions {
 };
 
 struct SpoolStats {
-  uint64_t blocks = 0;
+  uint64_t blocks = 0;   // written, as are bytes and records
   uint64_t bytes = 0;
-  uint64_t records = 0;
+  uint64_t records = 0;  // passed to `append`; strings, classes and JSON are not counted
   uint64_t dropped_records = 0;
   std::string error;  // first write error; from then on records are dropped and counted
 };
@@ -64,6 +63,7 @@ class Spool {
 
  private:
   class Writer;
+  ProcessGuard guard_;
   std::unique_ptr<Writer> writer_;
 };
 
