@@ -1,0 +1,1 @@
+"""Who spent the time and the energy: pure functions of a capture."""

@@ -1,0 +1,1 @@
+"""Recording: sessions, ranges, serving runs, and finalizing spools into a capture."""

@@ -1,0 +1,1 @@
+"""The nouns: frozen dataclasses and table schemas, on the standard library and numpy only."""

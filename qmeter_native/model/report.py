@@ -127,9 +127,10 @@ class Balance:
             if time.request_residual_ns:
                 found.append(f"busy time of device {time.device} is not all shared out: {time.request_residual_ns} ns")
         for energy in self.energy:
-            if energy.residual_j is not None and energy.measured_j is not None:
-                if abs(energy.residual_j) > self.ENERGY_TOLERANCE * abs(energy.measured_j):
-                    found.append(f"energy of device {energy.device} does not close: {energy.residual_j} J are left over")
+            if energy.residual_j is None or energy.measured_j is None:
+                continue
+            if abs(energy.residual_j) > self.ENERGY_TOLERANCE * abs(energy.measured_j):
+                found.append(f"energy of device {energy.device} does not close: {energy.residual_j} J are left over")
         if self.requests.max_residual_ns:
             found.append(f"a request's latency does not add up: {self.requests.max_residual_ns} ns")
         return tuple(found)

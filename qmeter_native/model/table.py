@@ -58,7 +58,8 @@ class Table:
     @classmethod
     def from_columns(cls: type[_T], **values: Any) -> _T:
         """Build a table from array-likes, each cast to its declared dtype. Every column must be given."""
-        return cls(**{spec.name: np.asarray(values.pop(spec.name), spec.metadata["dtype"]) for spec in fields(cls)}, **values)
+        cast = {spec.name: np.asarray(values.pop(spec.name), spec.metadata["dtype"]) for spec in fields(cls)}
+        return cls(**cast, **values)
 
     @classmethod
     def empty(cls: type[_T]) -> _T:

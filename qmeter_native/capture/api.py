@@ -1,0 +1,54 @@
+"""The Python API: trace any code of yours, read what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qmeter_native.capture.session import Session, SessionOptions
+
+if TYPE_CHECKING:
+    from qmeter_native.model.report import AttributionReport
+
+__all__ = ["report", "trace"]
+
+
+@contextmanager
+def trace(path: str | Path, *, device: str = "auto", idle_s: float = 0.0, kernels: bool = True) -> Iterator[Session]:
+    """Trace the body: energy, power, clocks, ranges and, on CUDA, kernels; leaves the capture ``path`` behind.
+
+    Args:
+        path: Directory to create, by custom ``NAME.qmt``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        idle_s: Seconds of idle power to measure before the body runs. Without it idle energy is estimated by time.
+        kernels: Trace kernels through CUPTI. Enter before CUDA graphs are captured, or their nodes stay unknown.
+
+    Yields:
+        The running `Session`; ``session.range(name)`` and ``@session.traced()`` record ranges.
+
+    Raises:
+        NativeError: The extension does not load.
+        CaptureError: ``path`` exists already or cannot be written.
+    """
+    with Session(path, SessionOptions(device=device, kernels=kernels)) as session:
+        if idle_s > 0:
+            session.measure_idle(idle_s)
+        session.begin()
+        try:
+            yield session
+        finally:
+            session.end()
+
+
+def report(path: str | Path) -> AttributionReport:
+    """Attribute a capture. Needs no GPU and no extension.
+
+    Raises:
+        CaptureError: The capture is missing, foreign, damaged or too new.
+    """
+    from qmeter_native.attribution.report import attribute
+    from qmeter_native.capture.open import open_capture
+
+    return attribute(open_capture(Path(path)), Path(path).name)

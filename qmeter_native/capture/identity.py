@@ -1,0 +1,60 @@
+"""Who this process is: the key under which its records are merged with those of other processes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Identity", "software_versions"]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PACKAGES = ("numpy", "polars", "torch", "transformers", "triton", "vllm", "nvidia-cuda-cupti")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Host, boot and process. ``rank`` is None outside a parallel group (``RANK`` is not set)."""
+
+    host: str
+    boot_id: str
+    pid: int
+    rank: int | None
+    command: str
+
+    @classmethod
+    def of_this_process(cls) -> Identity:
+        """Read the running process's identity; an unreadable boot id is the empty string."""
+        rank = os.environ.get("RANK", "")
+        try:
+            boot_id = _BOOT_ID.read_text().strip()
+        except OSError:
+            boot_id = ""
+        return cls(platform.node(), boot_id, os.getpid(), int(rank) if rank.isdigit() else None, " ".join(sys.argv))
+
+    @property
+    def stem(self) -> str:
+        """Start of the names of this process's files: ``<host>-<pid>``."""
+        return f"{self.host or 'localhost'}-{self.pid}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a measurement, as installed; nothing is imported."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from qmeter_native import __version__
+
+    found = {"qmeter-native": __version__, "python": platform.python_version(), "kernel": platform.release()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

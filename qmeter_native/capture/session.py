@@ -1,0 +1,240 @@
+"""A session: energy sampler, kernel tracer and ranges writing into one spool, on one clock."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from qmeter_native.capture.cuda_ordinals import cuda_ordinals
+from qmeter_native.capture.cupti_paths import cupti_search_dirs
+from qmeter_native.capture.finalize import finalize
+from qmeter_native.capture.identity import Identity, software_versions
+from qmeter_native.capture.native import load_native, native_faults
+from qmeter_native.capture.ranges import RangeRecorder
+from qmeter_native.capture.session_state import SessionState
+from qmeter_native.errors import CaptureError, QmeterError, UsageError
+from qmeter_native.model.capture import Capture
+from qmeter_native.model.manifest import DeviceInfo, EngineInfo, Validity
+from qmeter_native.storage.schema import SPOOL_FOLDER, SPOOL_SUFFIX
+from qmeter_native.units import mw_to_w, ns_to_s
+
+__all__ = ["Session", "SessionOptions"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What to collect, and from where.
+
+    Attributes:
+        device: ``cuda``, ``cpu``, or ``auto``: CUDA if NVML finds a GPU.
+        energy: Sample energy, power and clocks.
+        kernels: Trace kernels through CUPTI (CUDA only).
+        cupti_path: A libcupti to use instead of the one that would be found.
+        nvml_path: A libnvidia-ml to use instead of the system's.
+        powercap_root: Where Linux shows RAPL.
+    """
+
+    device: str = "auto"
+    energy: bool = True
+    kernels: bool = True
+    cupti_path: str | None = None
+    nvml_path: str | None = None
+    powercap_root: str = "/sys/class/powercap"
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"there is no device called {self.device!r}", "Use auto, cpu or cuda.")
+
+
+class Session:
+    """Constructed = collecting. `close` ends it and leaves a finished capture behind.
+
+    What cannot be collected is no error but a `Validity` entry that says why: tracing never stops the traced program.
+
+    Raises:
+        NativeError: The extension does not load.
+        CaptureError: ``path`` exists already, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, options: SessionOptions | None = None) -> None:
+        self.path = Path(path)
+        self.options = options or SessionOptions()
+        self._is_open = False
+        native = load_native()
+        identity = Identity.of_this_process()
+        self._spool = _create_spool(native, self.path, identity)
+        with native_faults():
+            self._sampler = _start_sampler(native, self._spool, self.options)
+        devices = [_device_info(source, self.options.energy) for source in self._sampler.sources()]
+        self.state = SessionState(start_ns=time.time_ns(), devices=_used(devices, self.options.device))
+        self._is_open = True
+        if not self.options.energy:
+            self._sampler.close()
+        if self.is_cuda:
+            self.state.cuda_devices = cuda_ordinals(self.state.devices)
+        self._tracer = self._start_tracer(native) if self.is_cuda and self.options.kernels else None
+        self.state.software = software_versions()
+        self._ranges = RangeRecorder(self._spool)
+        self._save_state()
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the devices of this session are GPUs."""
+        return any(device.kind == "cuda" for device in self.state.devices)
+
+    @property
+    def spool(self) -> Any:
+        """The spool (``_native.Spool``), for recorders of engine steps, requests and operators."""
+        return self._spool
+
+    def range(self, name: str) -> AbstractContextManager[None]:
+        """Context manager: the time its body takes becomes a range of the capture."""
+        return self._ranges.range(name)
+
+    def traced(self, name: str | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+        """Decorator: each call of the function becomes a range of the capture, named after it if ``name`` is None."""
+        return self._ranges.decorate(name)
+
+    def measure_idle(self, seconds: float, wait: Callable[[float], Any] = time.sleep) -> None:
+        """Measure each device's power with nothing running on it; attribution takes that as its idle power.
+
+        Args:
+            seconds: How long. The NVML counter steps every 0.1 s: 2 s tell the mean to about 5 %.
+            wait: How to wait, such as ``Event.wait`` of an event that interrupts the run.
+        """
+        if not self.options.energy:
+            return
+        self._sampler.mark_idle()
+        start_ns = time.monotonic_ns()
+        wait(seconds)
+        window_s = ns_to_s(time.monotonic_ns() - start_ns)
+        for position, device in enumerate(self.state.devices):
+            power_mw = self._sampler.idle_power_mw(device.index)
+            if power_mw is not None:
+                self.state.devices[position] = replace(device, idle_power_w=mw_to_w(power_mw), idle_window_s=window_s)
+        self._save_state()
+
+    def begin(self) -> None:
+        """The measured window begins now. Without this call it begins with the session."""
+        self.state.measure_start_ns = time.time_ns()
+        self._save_state()
+
+    def end(self) -> None:
+        """The measured window ends now. Without this call it ends with the session."""
+        self.state.measure_end_ns = time.time_ns()
+        self._save_state()
+
+    def describe(self, engine: EngineInfo | None = None, workload: dict[str, Any] | None = None) -> None:
+        """Say which engine runs and what it is given to do."""
+        self.state.engine = engine or self.state.engine
+        self.state.workload = workload or self.state.workload
+        self._save_state()
+
+    def warn(self, code: str, message: str, subject: str = "") -> None:
+        """Record something that limits what the capture can prove."""
+        self.state.validity.append(Validity(code, message, subject))
+        self._save_state()
+
+    def live(self) -> list[dict[str, Any]]:
+        """Newest readings of each device: ``{index, power_mw, energy_uj, sm_mhz, temperature_c}``, None if unknown."""
+        wanted = {device.index for device in self.state.devices}
+        return [reading for reading in self._sampler.latest() if reading["index"] in wanted]
+
+    def close(self) -> Capture:
+        """Stop collecting and finalize.
+
+        Raises:
+            CaptureError: The capture could not be written; its spools are still there.
+        """
+        self._stop()
+        return finalize(self.path)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_open:
+            self.close()
+
+    def _stop(self) -> None:
+        if not self._is_open:
+            raise CaptureError(f"{self.path} is closed already")
+        self._is_open = False
+        if self._tracer is not None:
+            self._tracer.close()
+        self._sampler.close()
+        self.state.end_ns = time.time_ns()
+        self._save_state()
+        self._spool.append_stats(json.dumps({"name": "spool", **self._spool.stats()}))
+        self._spool.close()
+
+    def _save_state(self) -> None:
+        self._spool.append_stats(json.dumps(self.state.to_dict()))
+
+    def _start_tracer(self, native: Any) -> Any:
+        try:
+            with native_faults():
+                tracer = native.KernelTracer(
+                    self._spool, cupti_path=self.options.cupti_path, search_dirs=cupti_search_dirs()
+                )
+        except QmeterError as error:
+            self.state.validity.append(Validity("kernels_absent", f"No kernels were traced: {error.what}"))
+            return None
+        self.state.tracer = tracer.info()
+        return tracer
+
+
+def _create_spool(native: Any, path: Path, identity: Identity) -> Any:
+    if path.exists():
+        raise CaptureError(f"{path} exists already", "Choose another name, or remove it first.")
+    folder = path / SPOOL_FOLDER
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be created: {error.strerror}", "Choose another --output.") from error
+    with native_faults():
+        return native.Spool(str(folder / f"{identity.stem}{SPOOL_SUFFIX}"), identity=json.dumps(identity.to_dict()))
+
+
+def _start_sampler(native: Any, spool: Any, options: SessionOptions) -> Any:
+    """The sampler also says which devices there are, so that it is started even where nothing is to be sampled."""
+    return native.EnergySampler(
+        spool if options.energy else None,
+        nvml_path=options.nvml_path,
+        powercap_root=options.powercap_root,
+        use_nvml=options.device != "cpu",
+        use_rapl=options.device != "cuda",
+    )
+
+
+def _device_info(source: dict[str, Any], energy: bool) -> DeviceInfo:
+    return DeviceInfo(
+        index=source["index"],
+        kind=source["kind"],
+        name=source["name"] or platform.processor() or platform.machine(),
+        uuid=source["uuid"],
+        energy_source=source["energy"] if energy else None,
+        energy_absent_reason=source["reason"] if energy else "energy sampling was switched off",
+        properties={
+            **source.get("properties", {}),
+            "driver": source.get("driver"),
+            "readings": source.get("readings", {}),
+        },
+    )
+
+
+def _used(devices: Sequence[DeviceInfo], wanted: str) -> list[DeviceInfo]:
+    """GPUs if there are any and they are wanted, else the CPU."""
+    gpus = [device for device in devices if device.kind == "cuda"]
+    if gpus and wanted != "cpu":
+        return gpus
+    return [device for device in devices if device.kind != "cuda"]

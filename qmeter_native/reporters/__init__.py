@@ -1,0 +1,1 @@
+"""Reports in several forms. Reporters format; they compute nothing."""
