@@ -92,7 +92,7 @@ def _no_manifest(path: Path) -> ForeignCaptureError | DamagedCaptureError:
     if any((path / SPOOL_FOLDER).glob(f"*{SPOOL_SUFFIX}")):
         return DamagedCaptureError(
             f"{path} was never finished: it holds spools of a run that was killed, and no {MANIFEST_FILE}",
-            f"Finish it with: qmeter-native recover {path}",
+            f"Recover it with: qmeter-native report {path}",
         )
     return ForeignCaptureError(
         f"{path} is a folder, but no capture of qmeter-native: it has no {MANIFEST_FILE}",
