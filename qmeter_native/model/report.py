@@ -63,6 +63,11 @@ class TimeBalance:
         """Part of busy time that belongs to no request; 0 if nothing was busy."""
         return self.unassigned_ns / self.busy_ns if self.busy_ns else 0.0
 
+    @property
+    def is_closed(self) -> bool:
+        """Nothing is left over."""
+        return not self.residual_ns and not self.request_residual_ns
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyBalance:
@@ -94,6 +99,16 @@ class EnergyBalance:
     raw_residual_fraction: float | None = None
     num_windows: int = 0
 
+    TOLERANCE: ClassVar[float] = 1e-9
+    """Largest ``|residual_j| / measured_j`` at which the balance counts as closed."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Nothing is left over but rounding; also True where nothing was measured."""
+        if self.residual_j is None or self.measured_j is None:
+            return True
+        return abs(self.residual_j) <= self.TOLERANCE * abs(self.measured_j)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestBalance:
@@ -106,6 +121,11 @@ class RequestBalance:
     max_residual_ns: int | None
     reason: str | None = None
 
+    @property
+    def is_closed(self) -> bool:
+        """Every request's parts add up; also True where there is nothing to add."""
+        return not self.max_residual_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -114,9 +134,6 @@ class Balance:
     time: tuple[TimeBalance, ...]
     energy: tuple[EnergyBalance, ...]
     requests: RequestBalance
-
-    ENERGY_TOLERANCE: ClassVar[float] = 1e-9
-    """Largest ``|residual_j| / measured_j`` at which the energy balance counts as closed."""
 
     def failures(self) -> tuple[str, ...]:
         """One sentence for each balance that does not close; empty if all do."""
@@ -127,11 +144,9 @@ class Balance:
             if time.request_residual_ns:
                 found.append(f"busy time of device {time.device} is not all shared out: {time.request_residual_ns} ns")
         for energy in self.energy:
-            if energy.residual_j is None or energy.measured_j is None:
-                continue
-            if abs(energy.residual_j) > self.ENERGY_TOLERANCE * abs(energy.measured_j):
+            if not energy.is_closed:
                 found.append(f"energy of device {energy.device} does not close: {energy.residual_j} J are left over")
-        if self.requests.max_residual_ns:
+        if not self.requests.is_closed:
             found.append(f"a request's latency does not add up: {self.requests.max_residual_ns} ns")
         return tuple(found)
 

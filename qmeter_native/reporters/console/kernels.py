@@ -1,0 +1,132 @@
+"""Kernels ranked by time or by energy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.report import AttributionReport, KernelRow
+from qmeter_native.reporters.console.footnotes import MISSING, Footnotes
+from qmeter_native.reporters.console.section import Section
+from qmeter_native.reporters.console.table import Column, fitted_table, plain
+from qmeter_native.reporters.quantity import Scale, bar, count, percent, scale_of
+
+__all__ = ["kernel_section"]
+
+_BAR_WIDTH: Final = 5
+_MIXED: Final = "a : b = per cent of a kernel's time in prefill : decode"
+
+
+def kernel_section(report: AttributionReport, ranking: str, num_kernels: int, width: int) -> Section:
+    """The ``num_kernels`` first kernels by ``ranking``, which is ``time`` or ``energy``."""
+    if not report.kernels:
+        return Section(f"Kernels by {ranking}", ["  no kernels were recorded"])
+    footnotes = Footnotes()
+    rows: Sequence[KernelRow] = report.kernels
+    if ranking == "energy":
+        if all(row.energy_j.value is None for row in rows):
+            return Section("Kernels by energy", [f"  {MISSING} {rows[0].energy_j.reason}"])
+        rows = sorted(rows, key=lambda row: -(row.energy_j.value or 0.0))
+    shown = rows[:num_kernels]
+    columns = _time_columns(shown, footnotes) if ranking == "time" else _energy_columns(shown, footnotes)
+    table, hidden = fitted_table(columns, width)
+    remarks = [_MIXED] if any(":" in _phase(row) for row in shown) and "phase" not in hidden else []
+    hidden = [title for title in hidden if title]
+    if hidden:
+        remarks.append(f"a wider terminal also shows {', '.join(hidden)}")
+    subtitle = "" if len(shown) == len(rows) else f"{count(len(shown))} of {count(len(rows))}"
+    return Section(f"Kernels by {ranking}", [table], subtitle, footnotes, remarks)
+
+
+def _time_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Column]:
+    energy = _joules_scale(row.energy_j for row in rows)
+    per_launch = _joules_scale(row.j_per_launch for row in rows)
+    columns = [
+        _name(rows),
+        *_kind(rows),
+        _calls(rows),
+        _seconds("mean", [row.mean_s for row in rows], rank=2),
+        _seconds("time", [row.time_s for row in rows]),
+        Column("share %", [percent(row.time_share) for row in rows]),
+        _bars([row.time_share for row in rows]),
+        _seconds("overlapped", [row.overlapped_s for row in rows], rank=8),
+    ]
+    if any(row.energy_j.value is not None for row in rows):
+        columns += [
+            _joules("energy", [row.energy_j for row in rows], energy, footnotes, rank=6),
+            _joules("per launch", [row.j_per_launch for row in rows], per_launch, footnotes, rank=7),
+        ]
+    return columns
+
+
+def _energy_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Column]:
+    shares = [row.energy_share for row in rows]
+    energy = _joules_scale(row.energy_j for row in rows)
+    per_launch = _joules_scale(row.j_per_launch for row in rows)
+    return [
+        _name(rows),
+        *_kind(rows),
+        _calls(rows),
+        _joules("per launch", [row.j_per_launch for row in rows], per_launch, footnotes, rank=2),
+        _joules("energy", [row.energy_j for row in rows], energy, footnotes),
+        Column("share %", [_share(share, footnotes) for share in shares]),
+        _bars([share.value or 0.0 for share in shares]),
+        Column("95 %", [_relative_interval(row.energy_j) for row in rows], 6, style="dim"),
+        _joules("dynamic", [row.dynamic_j for row in rows], energy, footnotes, rank=7),
+        _joules("static", [row.static_j for row in rows], energy, footnotes, rank=8),
+    ]
+
+
+def _name(rows: Sequence[KernelRow]) -> Column:
+    return Column("kernel", [plain(row.display_name) for row in rows], justify="left", flexible="cut")
+
+
+def _kind(rows: Sequence[KernelRow]) -> list[Column]:
+    return [
+        Column("family", [row.op_family.value for row in rows], 1, "left"),
+        Column("scheme", [plain(row.scheme) if row.scheme else MISSING for row in rows], 4, "left"),
+        Column("phase", [_phase(row) for row in rows], 2, "left"),
+    ]
+
+
+def _phase(row: KernelRow) -> str:
+    """The phase a kernel ran in; ``mixed 12:88`` where it ran in both."""
+    prefill, decode = (row.phase_shares.get(phase, 0.0) for phase in ("prefill", "decode"))
+    if prefill and decode:
+        return f"mixed {100 * prefill:.0f}:{100 * decode:.0f}"
+    return "prefill" if prefill else "decode" if decode else "none"
+
+
+def _calls(rows: Sequence[KernelRow]) -> Column:
+    return Column("calls", [count(row.calls) for row in rows], 2)
+
+
+def _seconds(title: str, values: Sequence[float], rank: int = 0) -> Column:
+    scale = scale_of(values, "s")
+    return Column(f"{title} {scale.unit}", [scale.text(value) for value in values], rank)
+
+
+def _joules_scale(values: Iterable[Estimate]) -> Scale:
+    return scale_of([estimate.value for estimate in values], "J")
+
+
+def _joules(title: str, values: Sequence[Estimate], scale: Scale, footnotes: Footnotes, rank: int = 0) -> Column:
+    return Column(f"{title} {scale.unit}", [footnotes.estimate(estimate, scale) for estimate in values], rank)
+
+
+def _bars(shares: Sequence[float]) -> Column:
+    """Bars against the largest share, so that the ranking is seen even where all shares are small."""
+    largest = max(shares) or 1.0
+    return Column("", [bar(share / largest, _BAR_WIDTH) for share in shares], 3, "left", "cyan")
+
+
+def _share(share: Estimate, footnotes: Footnotes) -> str:
+    return footnotes.missing(share.reason) if share.value is None else percent(share.value)
+
+
+def _relative_interval(estimate: Estimate) -> str:
+    if not estimate.value or estimate.low is None or estimate.high is None:
+        return MISSING
+    low, high = estimate.low / estimate.value - 1, estimate.high / estimate.value - 1
+    return f"{100 * low:+.0f} {100 * high:+.0f} %"

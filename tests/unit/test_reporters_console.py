@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.manifest import LossReport, Validity
+from qmeter_native.model.report import AttributionReport, Balance, RequestBalance
+from qmeter_native.reporters.console import ReportOptions, make_console, print_report
+from tests import reports
+
+WIDTHS = (80, 100, 140)
+
+
+def printed(report: AttributionReport, width: int = 100, next_command: str | None = None, **options: object) -> str:
+    stream = io.StringIO()
+    print_report(report, make_console(stream, width), ReportOptions(**options), next_command)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def section(text: str, title: str) -> str:
+    """The lines of one section, up to the next empty line."""
+    start = text.index(f"\n{title}")
+    return text[start + 1 : text.find("\n\n", start + 1)]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("make", [reports.report, reports.report_without_energy, lambda: reports.report_of_devices(8)])
+def test_no_line_is_wider_than_the_terminal_or_ends_in_spaces(width: int, make: object) -> None:
+    for line in printed(make(), width).splitlines():  # type: ignore[operator]
+        assert len(line) <= width
+        assert line == line.rstrip()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_kernel_row_is_one_line_that_ends_alike(width: int) -> None:
+    report = reports.report()
+    table = section(printed(report, width), "Kernels by time").splitlines()
+    rows = table[2 : 2 + len(report.kernels)]
+    assert [row.split("  ")[1].strip()[:6] for row in rows] == [row.display_name[:6] for row in report.kernels]
+    assert all("51,200" in row for row in rows)
+
+
+def test_sections_come_in_the_order_of_reading() -> None:
+    text = printed(reports.report())
+    titles = [
+        "run.qmt",
+        "Balance",
+        "Totals",
+        "Energy",
+        "Kernels by time",
+        "Kernels by energy",
+        "Phases",
+        "Requests",
+        "Loss",
+    ]
+    places = [text.index(f"\n{title}") for title in titles]
+    assert places == sorted(places)
+
+
+def test_the_balance_says_the_sum_and_what_is_left_over() -> None:
+    balance = section(printed(reports.report()), "Balance")
+    assert "✓ time     12.00 s = kernels 10.00 + idle in steps 1.50 + idle between 0.50" in balance
+    assert "✓ energy   5.000 kJ = kernels 4.000 + idle 0.880 + meter 0.002 + unattributed 0.118" in balance
+    assert "raw residual 3.1 %" in balance
+    assert "✓ requests 64 ×" in balance
+
+
+def test_a_balance_that_does_not_close_is_marked_on_its_device() -> None:
+    lines = section(printed(reports.report_of_devices(3)), "Balance").splitlines()
+    assert [line.split()[:3] for line in lines if line.startswith("  ✗")] == [["✗", "time", "cuda:2"]]
+    assert any("left over -7 ns" in line for line in lines)
+
+
+def test_a_missing_figure_is_a_dash_with_its_reason_once_below_the_table() -> None:
+    text = printed(reports.report_without_energy())
+    energy = section(text, "Energy")
+    assert energy.count("–¹") == 8
+    assert energy.count(reports.NO_SENSOR) == 1
+    assert " 0 J" not in energy
+    assert section(text, "Kernels by energy").splitlines()[1].strip() == f"– {reports.NO_SENSOR}"
+    assert f"– energy   not measured: {reports.NO_SENSOR}" in text
+
+
+def test_one_kernel_without_joules_points_to_its_own_reason() -> None:
+    report = reports.report()
+    odd = replace(report.kernels[2], energy_j=Estimate.missing("cannot be told apart from its neighbours"))
+    text = printed(replace(report, kernels=(*report.kernels[:2], odd, *report.kernels[3:])), 140)
+    assert "¹ cannot be told apart from its neighbours" in section(text, "Kernels by energy")
+
+
+@pytest.mark.parametrize("ranking", ["time", "energy"])
+def test_sort_shows_one_ranking_and_top_limits_it(ranking: str) -> None:
+    text = printed(reports.report(), sort=ranking, num_kernels=3)
+    assert text.count("\nKernels by ") == 1
+    table = section(text, f"Kernels by {ranking}")
+    assert "3 of 7" in table.splitlines()[0]
+    assert "Memcpy" not in table
+
+
+def test_the_energy_ranking_is_by_joules() -> None:
+    report = reports.report()
+    hungry = replace(report.kernels[-1], energy_j=reports.estimate(9_000.0), display_name="hungry")
+    table = section(printed(replace(report, kernels=(*report.kernels[:-1], hungry))), "Kernels by energy")
+    assert table.splitlines()[2].split()[0] == "hungry"
+
+
+def test_a_kernel_of_both_phases_is_mixed_and_others_name_theirs() -> None:
+    report = reports.report()
+    shares = ({"prefill": 1.0}, {"decode": 1.0}, {"none": 1.0}, {"prefill": 0.12, "decode": 0.88})
+    rows = tuple(replace(row, phase_shares=share) for row, share in zip(report.kernels, shares, strict=False))
+    table = section(printed(replace(report, kernels=rows)), "Kernels by time").splitlines()
+    for row, phase in zip(table[2:6], ("prefill", "decode", "none", "mixed 12:88"), strict=True):
+        assert f" {phase} " in row
+
+
+def test_names_cannot_inject_markup_or_escapes() -> None:
+    report = reports.report()
+    text = printed(replace(report, name="\x1b]0;title\x07run[red].qmt"), 140)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[bold]a" in text
+    assert "run[red].qmt" in text
+
+
+def test_requests_show_what_they_waited_apart_from_what_they_used() -> None:
+    text = printed(reports.report(), num_requests=2)
+    waited = section(text, "Requests: what they waited")
+    used = section(text, "Requests: what they used")
+    assert "slowest 2 of 8" in waited
+    assert [line.split()[0] for line in waited.splitlines()[2:]] == ["req-07", "req-06"]
+    assert "energy" in used
+    assert "E2E" not in used
+
+
+def test_a_request_that_rode_no_step_gives_its_reason() -> None:
+    cut = reports.request(
+        9, elapsed=None, elapsed_reason="it rode no recorded step", is_finished=False, ttft_s=None, tpot_s=None
+    )
+    text = printed(replace(reports.report(), requests=(cut,)))
+    assert "req-09 (cut off)" in text
+    assert "it rode no recorded step" in text
+
+
+def test_losses_and_limits_stand_at_the_end() -> None:
+    report = replace(
+        reports.report(),
+        loss=LossReport(dropped_records=1_200),
+        validity=(Validity("interrupted", "the run was stopped by Ctrl-C"),),
+    )
+    notes = section(printed(report), "Loss and validity")
+    assert "lost: 1,200 dropped records" in notes
+    assert "the run was stopped by Ctrl-C (interrupted)" in notes
+
+
+def test_the_report_ends_with_the_next_command() -> None:
+    assert printed(reports.report(), next_command="qmeter-native export run.qmt").endswith(
+        "\nNext: qmeter-native export run.qmt\n"
+    )
+
+
+def test_a_setting_that_ran_otherwise_than_asked_is_said() -> None:
+    text = printed(reports.report())
+    assert "attention: asked for flash, ran sdpa" in text
+    assert "quantization: asked" not in text
+
+
+def test_an_empty_capture_prints_without_tables() -> None:
+    report = replace(
+        reports.report(),
+        engine=None,
+        kernels=(),
+        phases=(),
+        requests=(),
+        balance=Balance((), (), RequestBalance(0, None, "no requests were recorded")),
+        totals=reports.totals(num_requests=0),
+    )
+    text = printed(report)
+    assert "no kernels were recorded" in text
+    assert "– requests not measured: no requests were recorded" in text
+
+
+def test_a_terminal_gets_colours_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, plain = Terminal(), Terminal()
+    print_report(reports.report(), make_console(coloured, 100))
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_report(reports.report(), make_console(plain, 100))
+    assert "\x1b[" in coloured.getvalue()
+    assert "\x1b" not in plain.getvalue()
