@@ -28,4 +28,5 @@ PYBIND11_MODULE(_native, module) {
   py::register_local_exception_translator(translate);
   qmeter::bind_clock(module);
   qmeter::bind_spool(module);
+  qmeter::bind_kernel_tracer(module);
 }

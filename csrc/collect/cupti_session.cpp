@@ -1,0 +1,196 @@
+#include "collect/cupti_session.h"
+
+#include <mutex>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/shared_library.h"
+#include "base/thread.h"
+#include "collect/other_profilers.h"
+
+namespace qmeter {
+namespace {
+
+struct Kind {
+  abi::CuptiActivityKind number;
+  const char* name;
+};
+
+constexpr Kind kKinds[] = {
+    {abi::kCuptiActivityConcurrentKernel, "CONCURRENT_KERNEL"},
+    {abi::kCuptiActivityMemcpy, "MEMCPY"},
+    {abi::kCuptiActivityMemcpy2, "MEMCPY2"},
+    {abi::kCuptiActivityMemset, "MEMSET"},
+};
+
+// Whom the callbacks serve. CUPTI keeps the callbacks until the process ends, so this is never destroyed.
+struct Delivery {
+  std::mutex mutex;
+  std::shared_ptr<ActivitySink> sink;
+};
+
+Delivery& delivery() {
+  static auto* const only = new Delivery;
+  return *only;
+}
+
+std::shared_ptr<ActivitySink> current_sink() noexcept {
+  Delivery& to = delivery();
+  const std::lock_guard<std::mutex> lock(to.mutex);
+  return to.sink;
+}
+
+void on_buffer_requested(uint8_t** buffer, size_t* size, size_t* max_num_records) noexcept {
+  const int64_t begin_ns = monotonic_ns();
+  *buffer = nullptr;
+  *size = 0;
+  *max_num_records = 0;  // as many as fit
+  const std::shared_ptr<ActivitySink> sink = current_sink();
+  if (sink == nullptr) return;
+  *buffer = sink->buffers.acquire();
+  if (*buffer != nullptr) *size = sink->buffers.buffer_bytes();
+  sink->callback_ns += static_cast<uint64_t>(monotonic_ns() - begin_ns);
+}
+
+void on_buffer_completed(abi::CuptiContext context, uint32_t stream, uint8_t* buffer, size_t,
+                         size_t valid_size) noexcept {
+  const int64_t begin_ns = monotonic_ns();
+  const std::shared_ptr<ActivitySink> sink = current_sink();
+  if (sink == nullptr) return;
+  if (buffer != nullptr) sink->buffers.complete(buffer, valid_size);
+  size_t dropped = 0;
+  if (sink->cupti->num_dropped_records(context, stream, &dropped) == abi::kCuptiSuccess) {
+    sink->dropped_records += dropped;
+  }
+  sink->callback_ns += static_cast<uint64_t>(monotonic_ns() - begin_ns);
+}
+
+bool has_cuda_driver() {
+  try {
+    const SharedLibrary driver("libcuda.so.1");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+[[noreturn]] void refuse(const Cupti& cupti, const std::string& action, abi::CuptiResult result) {
+  const std::string what = action + " failed with " + cupti.result_name(result) + " (" + cupti.path() + ")";
+  switch (result) {
+    case abi::kCuptiErrorMultipleSubscribersNotSupported: {
+      const std::string others = visible_profilers();
+      throw Error(ErrorCode::kTaken, "another profiler holds CUPTI in this process: " +
+                                         (others.empty() ? std::string("none that is visible") : others) + "; " + what);
+    }
+    case abi::kCuptiErrorInsufficientPrivileges:
+    case abi::kCuptiErrorVirtualizedDeviceInsufficientPrivileges:
+      throw Error(ErrorCode::kForbidden, "the driver does not permit tracing: " + what);
+    default:
+      if (!has_cuda_driver()) {
+        throw Error(ErrorCode::kNotFound, "no CUDA driver: libcuda.so.1 does not load; " + what);
+      }
+      throw Error(ErrorCode::kUnsupported, what);
+  }
+}
+
+}  // namespace
+
+// All that must be undone, in the order it was done. Shared with the threads that call CUPTI, which may be late.
+struct CuptiSession::State {
+  explicit State(std::shared_ptr<ActivitySink> to) : sink(std::move(to)) {}
+
+  void start(uint32_t flush_period_ms);
+  void claim_delivery();
+  void undo() noexcept;
+
+  const std::shared_ptr<ActivitySink> sink;
+  abi::CuptiSubscriber subscriber = nullptr;
+  bool is_subscribed = false;
+  bool has_delivery = false;
+  bool has_zeroed_buffers = false;
+  bool has_flush_period = false;
+  std::vector<const Kind*> enabled;
+  std::atomic<bool> is_stuck{false};
+};
+
+void CuptiSession::State::start(uint32_t flush_period_ms) {
+  const Cupti& cupti = *sink->cupti;
+  const auto require = [&](abi::CuptiResult result, const std::string& action) {
+    if (result != abi::kCuptiSuccess) refuse(cupti, action, result);
+  };
+  claim_delivery();
+  require(cupti.subscribe(&subscriber), "cuptiSubscribe");
+  is_subscribed = true;
+  require(cupti.register_callbacks(on_buffer_requested, on_buffer_completed), "cuptiActivityRegisterCallbacks");
+  // Else CUPTI zeroes each buffer itself, in the program's own thread.
+  has_zeroed_buffers = cupti.set_zeroed_buffers(true) == abi::kCuptiSuccess;
+  has_flush_period = flush_period_ms > 0 && cupti.set_flush_period(flush_period_ms) == abi::kCuptiSuccess;
+  for (const Kind& kind : kKinds) {
+    require(cupti.enable(kind.number), std::string("cuptiActivityEnable(") + kind.name + ")");
+    enabled.push_back(&kind);
+  }
+}
+
+void CuptiSession::State::claim_delivery() {
+  Delivery& to = delivery();
+  const std::lock_guard<std::mutex> lock(to.mutex);
+  if (to.sink != nullptr) throw Error(ErrorCode::kTaken, "a kernel tracer already runs in this process");
+  to.sink = sink;
+  has_delivery = true;
+}
+
+void CuptiSession::State::undo() noexcept {
+  const Cupti& cupti = *sink->cupti;
+  for (const Kind* kind : enabled) cupti.disable(kind->number);
+  if (has_flush_period) cupti.set_flush_period(0);
+  if (!enabled.empty()) {
+    cupti.flush_all(0);  // complete records first: a forced flush gives incomplete ones zero time stamps
+    cupti.flush_all(abi::kCuptiFlushForced);
+  }
+  if (has_zeroed_buffers) cupti.set_zeroed_buffers(false);
+  if (is_subscribed) cupti.unsubscribe(subscriber);
+  if (has_delivery) {
+    Delivery& to = delivery();
+    const std::lock_guard<std::mutex> lock(to.mutex);
+    to.sink = nullptr;
+  }
+}
+
+CuptiSession::CuptiSession(std::shared_ptr<ActivitySink> sink, uint32_t flush_period_ms)
+    : state_(std::make_shared<State>(std::move(sink))) {
+  try {
+    state_->start(flush_period_ms);
+  } catch (...) {
+    state_->undo();
+    throw;
+  }
+}
+
+std::vector<std::string> CuptiSession::kinds() const {
+  std::vector<std::string> names;
+  for (const Kind* kind : state_->enabled) names.emplace_back(kind->name);
+  return names;
+}
+
+bool CuptiSession::flush(int64_t timeout_ns) {
+  if (state_ == nullptr || state_->is_stuck) return false;
+  const auto result = std::make_shared<std::atomic<abi::CuptiResult>>(abi::kCuptiErrorUnknown);
+  const bool is_back = finishes_within(
+      timeout_ns, [state = state_, result] { *result = state->sink->cupti->flush_all(0); });
+  state_->is_stuck = !is_back;
+  return is_back && *result == abi::kCuptiSuccess;
+}
+
+void CuptiSession::stop() noexcept {
+  constexpr int64_t kPatienceNs = 10 * kNsPerSecond;
+  const std::shared_ptr<State> state = std::move(state_);
+  if (state == nullptr || state->is_stuck) return;
+  try {
+    finishes_within(kPatienceNs, [state] { state->undo(); });
+  } catch (...) {  // no thread to be had: better to wait for CUPTI than to leave it on
+    state->undo();
+  }
+}
+
+}  // namespace qmeter

@@ -1,0 +1,346 @@
+// A libcupti.so without a GPU: the calls we use, with the real one's semantics, and the control of fake_cupti.h. Built
+// with -DFAKE_CUPTI_OLD it lacks a symbol, as old versions do. The environment variable FAKE_CUPTI="name=value,…" sets
+// what fake_cupti_set sets.
+#include "fake_cupti.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "abi/cupti.h"
+
+namespace abi = qmeter::abi;
+
+namespace {
+
+constexpr size_t kNumLanes = 16;
+constexpr int32_t kKindRuntime = 5;   // of a kind we never ask for
+constexpr size_t kRuntimeBytes = 40;  // sizes as in CUDA 13.0
+
+struct Lane {
+  std::mutex mutex;
+  uint8_t* buffer = nullptr;
+  size_t size = 0;
+  size_t used = 0;
+};
+
+using Settings = std::map<std::string, int64_t>;
+
+const Settings kDefaults = {{"subscribe_result", 0},     {"enable_result", 0},         {"flush_result", 0},
+                            {"version", 130001},         {"kernel_record_bytes", 216}, {"flush_hang", 0},
+                            {"subscribers", 0},          {"kinds_enabled", 0},         {"zeroed_buffers", 0},
+                            {"flush_period", 0},         {"buffers_out", 0},           {"dirty_buffers", 0},
+                            {"null_buffers", 0},         {"requests", 0}};
+
+struct Fake {
+  Fake() {
+    const char* environment = std::getenv("FAKE_CUPTI");
+    std::istringstream entries(environment != nullptr ? environment : "");
+    for (std::string entry; std::getline(entries, entry, ',');) {
+      const size_t equals = entry.find('=');
+      if (equals != std::string::npos) set(entry.substr(0, equals), std::atoll(entry.c_str() + equals + 1));
+    }
+  }
+
+  int64_t get(const std::string& name) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = settings.find(name);
+    return found != settings.end() ? found->second : -1;
+  }
+
+  bool set(const std::string& name, int64_t value) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = settings.find(name);
+    if (found != settings.end()) found->second = value;
+    return found != settings.end();
+  }
+
+  void add(const std::string& name, int64_t value) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    settings[name] += value;
+  }
+
+  std::mutex mutex;
+  Settings settings = kDefaults;
+  std::array<Lane, kNumLanes> lanes;
+  std::atomic<abi::CuptiBufferRequested> requested{nullptr};
+  std::atomic<abi::CuptiBufferCompleted> completed{nullptr};
+  std::atomic<uint64_t> dropped{0};
+  std::atomic<size_t> kernel_bytes{216};
+  std::atomic<uint64_t> enabled{0};  // bit mask of kinds
+};
+
+Fake& fake() {
+  static auto* const only = new Fake;  // threads may still be here when the process ends
+  return *only;
+}
+
+size_t record_bytes(int32_t kind) {
+  switch (kind) {
+    case abi::kCuptiActivityConcurrentKernel:
+      return fake().kernel_bytes;
+    case abi::kCuptiActivityMemcpy:
+      return 96;
+    case abi::kCuptiActivityMemcpy2:
+      return 104;
+    case abi::kCuptiActivityMemset:
+      return 88;
+    case kKindRuntime:
+      return kRuntimeBytes;
+    default:
+      return 0;
+  }
+}
+
+void complete(Lane& lane) {
+  if (lane.buffer == nullptr) return;
+  fake().add("buffers_out", -1);
+  fake().completed.load()(nullptr, 0, lane.buffer, lane.size, lane.used);
+  lane.buffer = nullptr;
+}
+
+bool request(Lane& lane) {
+  size_t max_num_records = 0;
+  fake().add("requests", 1);
+  fake().requested.load()(&lane.buffer, &lane.size, &max_num_records);
+  lane.used = 0;
+  if (lane.buffer == nullptr) {
+    fake().add("null_buffers", 1);
+    return false;
+  }
+  fake().add("buffers_out", 1);
+  if (fake().get("zeroed_buffers") == 0) std::memset(lane.buffer, 0, lane.size);
+  if (std::any_of(lane.buffer, lane.buffer + lane.size, [](uint8_t byte) { return byte != 0; })) {
+    fake().add("dirty_buffers", 1);
+  }
+  return true;
+}
+
+uint8_t* reserve(Lane& lane, size_t size) {
+  if (lane.buffer != nullptr && lane.used + size > lane.size) complete(lane);
+  if (lane.buffer == nullptr && !request(lane)) return nullptr;
+  uint8_t* place = lane.buffer + lane.used;
+  lane.used += size;
+  return place;
+}
+
+void fill_kernel(abi::CuptiActivityKernel& record, const FakeActivity& from) {
+  record.registers_per_thread = from.registers;
+  record.device_id = from.device;
+  record.stream_id = from.stream;
+  record.grid_x = from.grid[0];
+  record.grid_y = from.grid[1];
+  record.grid_z = from.grid[2];
+  record.block_x = from.block[0];
+  record.block_y = from.block[1];
+  record.block_z = from.block[2];
+  record.static_shared_memory = from.static_shared;
+  record.dynamic_shared_memory = from.dynamic_shared;
+  record.name = from.name;
+}
+
+template <typename Record>
+void fill_memory(Record& record, const FakeActivity& from) {
+  record.device_id = from.device;
+  record.stream_id = from.stream;
+  record.bytes = from.bytes;
+}
+
+template <typename Record>
+Record& fill_common(uint8_t* place, const FakeActivity& from, uint64_t nth, uint64_t step_ns) {
+  auto& record = *reinterpret_cast<Record*>(place);
+  record.start = from.start != 0 ? from.start + nth * step_ns : 0;
+  record.end = from.end != 0 ? from.end + nth * step_ns : 0;
+  record.correlation_id = from.correlation;
+  record.graph_id = from.graph;
+  record.graph_node_id = from.graph_node != 0 ? from.graph_node + nth : 0;
+  return record;
+}
+
+void fill(uint8_t* place, const FakeActivity& from, uint64_t nth, uint64_t step_ns) {
+  reinterpret_cast<abi::CuptiActivity*>(place)->kind = from.kind;
+  switch (from.kind) {
+    case abi::kCuptiActivityConcurrentKernel:
+      fill_kernel(fill_common<abi::CuptiActivityKernel>(place, from, nth, step_ns), from);
+      break;
+    case abi::kCuptiActivityMemcpy: {
+      auto& record = fill_common<abi::CuptiActivityMemcpy>(place, from, nth, step_ns);
+      fill_memory(record, from);
+      record.copy_kind = from.copy_kind;
+      break;
+    }
+    case abi::kCuptiActivityMemcpy2: {
+      auto& record = fill_common<abi::CuptiActivityMemcpy2>(place, from, nth, step_ns);
+      fill_memory(record, from);
+      record.copy_kind = abi::kCuptiMemcpyPtoP;
+      break;
+    }
+    case abi::kCuptiActivityMemset:
+      fill_memory(fill_common<abi::CuptiActivityMemset>(place, from, nth, step_ns), from);
+      break;
+    default:
+      break;
+  }
+}
+
+bool is_enabled(int32_t kind) { return kind == kKindRuntime || ((fake().enabled >> kind) & 1) != 0; }
+
+}  // namespace
+
+extern "C" {
+
+void fake_cupti_reset() {
+  {
+    const std::lock_guard<std::mutex> lock(fake().mutex);
+    fake().settings = kDefaults;
+  }
+  fake().dropped = 0;
+  fake().kernel_bytes = 216;
+  fake().enabled = 0;
+  for (Lane& lane : fake().lanes) lane.buffer = nullptr;
+}
+
+int fake_cupti_set(const char* name, int64_t value) {
+  if (std::string(name) == "kernel_record_bytes") fake().kernel_bytes = static_cast<size_t>(value);
+  return fake().set(name, value) ? 1 : 0;
+}
+
+int64_t fake_cupti_get(const char* name) { return fake().get(name); }
+
+void fake_cupti_emit(const FakeActivity* activity, uint64_t count, uint64_t step_ns) {
+  if (!is_enabled(activity->kind)) return;
+  const size_t size = record_bytes(activity->kind);
+  Lane& lane = fake().lanes.at(static_cast<size_t>(activity->lane));
+  const std::lock_guard<std::mutex> lock(lane.mutex);
+  for (uint64_t nth = 0; nth < count; ++nth) {
+    uint8_t* place = reserve(lane, size);
+    if (place == nullptr) {
+      ++fake().dropped;
+    } else {
+      fill(place, *activity, nth, step_ns);
+    }
+  }
+}
+
+void fake_cupti_storm(const FakeActivity* activity, uint32_t num_threads, uint64_t count) {
+  std::vector<std::thread> threads;
+  for (uint32_t lane = 0; lane < num_threads; ++lane) {
+    threads.emplace_back([=] {
+      FakeActivity own = *activity;
+      own.lane = static_cast<int32_t>(lane);
+      own.stream += lane;
+      fake_cupti_emit(&own, count, 1000);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void fake_cupti_drop(uint64_t count) { fake().dropped += count; }
+
+abi::CuptiResult cuptiGetVersion(uint32_t* version) {
+  *version = static_cast<uint32_t>(fake().get("version"));
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiGetResultString(abi::CuptiResult result, const char** name) {
+  switch (result) {
+    case abi::kCuptiErrorMultipleSubscribersNotSupported:
+      *name = "CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED";
+      return abi::kCuptiSuccess;
+    case abi::kCuptiErrorInsufficientPrivileges:
+      *name = "CUPTI_ERROR_INSUFFICIENT_PRIVILEGES";
+      return abi::kCuptiSuccess;
+    case abi::kCuptiErrorInvalidKind:
+      *name = "CUPTI_ERROR_INVALID_KIND";
+      return abi::kCuptiSuccess;
+    default:
+      return 1;
+  }
+}
+
+abi::CuptiResult cuptiSubscribe(abi::CuptiSubscriber* subscriber, abi::CuptiCallback, void*) {
+  const auto result = static_cast<abi::CuptiResult>(fake().get("subscribe_result"));
+  if (result != abi::kCuptiSuccess) return result;
+  if (fake().get("subscribers") > 0) return abi::kCuptiErrorMultipleSubscribersNotSupported;
+  fake().add("subscribers", 1);
+  *subscriber = &fake();
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiUnsubscribe(abi::CuptiSubscriber) {
+  fake().add("subscribers", -1);
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiActivityRegisterCallbacks(abi::CuptiBufferRequested requested,
+                                                abi::CuptiBufferCompleted completed) {
+  fake().requested = requested;
+  fake().completed = completed;
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiActivityEnable(abi::CuptiActivityKind kind) {
+  // The first kind is granted: what was begun must be undone.
+  const auto result = static_cast<abi::CuptiResult>(fake().get("enable_result"));
+  if (result != abi::kCuptiSuccess && fake().enabled != 0) return result;
+  fake().enabled |= uint64_t{1} << kind;
+  fake().add("kinds_enabled", 1);
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiActivityDisable(abi::CuptiActivityKind kind) {
+  fake().enabled &= ~(uint64_t{1} << kind);
+  fake().add("kinds_enabled", -1);
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiActivitySetAttribute(int32_t attribute, size_t* size, void* value) {
+  if (attribute != abi::kCuptiAttributeZeroedOutActivityBuffer || *size != 1) return 1;
+  fake().set("zeroed_buffers", *static_cast<uint8_t*>(value));
+  return abi::kCuptiSuccess;
+}
+
+#ifndef FAKE_CUPTI_OLD
+abi::CuptiResult cuptiActivityFlushPeriod(uint32_t milliseconds) {
+  fake().set("flush_period", milliseconds);
+  return abi::kCuptiSuccess;
+}
+#endif
+
+abi::CuptiResult cuptiActivityFlushAll(uint32_t) {
+  while (fake().get("flush_hang") != 0) usleep(1000);
+  for (Lane& lane : fake().lanes) {
+    const std::lock_guard<std::mutex> lock(lane.mutex);
+    complete(lane);
+  }
+  return static_cast<abi::CuptiResult>(fake().get("flush_result"));
+}
+
+abi::CuptiResult cuptiActivityGetNextRecord(uint8_t* buffer, size_t valid_size, abi::CuptiActivity** record) {
+  uint8_t* next = buffer;
+  if (*record != nullptr) {
+    next = reinterpret_cast<uint8_t*>(*record) + record_bytes((*record)->kind);
+  }
+  if (next >= buffer + valid_size) return abi::kCuptiErrorMaxLimitReached;
+  auto* activity = reinterpret_cast<abi::CuptiActivity*>(next);
+  if (record_bytes(activity->kind) == 0) return abi::kCuptiErrorInvalidKind;
+  *record = activity;
+  return abi::kCuptiSuccess;
+}
+
+abi::CuptiResult cuptiActivityGetNumDroppedRecords(abi::CuptiContext, uint32_t, size_t* dropped) {
+  *dropped = fake().dropped.exchange(0);
+  return abi::kCuptiSuccess;
+}
+
+}  // extern "C"
