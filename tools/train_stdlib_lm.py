@@ -222,7 +222,7 @@ class Trainer:
 
         if self.device.type != "cuda":
             return eager
-        compiled = torch.compile(eager, dynamic=False)
+        compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(eager, dynamic=False)
         try:
             compiled(example).backward()
         except Exception as error:  # inductor fails in many ways; each leaves the eager path intact
@@ -321,7 +321,7 @@ def main() -> None:
         "command": f"python tools/train_stdlib_lm.py --corpus .bench/stdlib --minutes {arguments.minutes:g}"
         f" --batch {arguments.batch} --learning-rate {arguments.learning_rate:g} --seed {arguments.seed}",
         "device": device_name(device),
-        "software": f"torch {torch.__version__}, transformers {transformers.__version__}, CPython {corpus.python} corpus",
+        "software": f"torch {torch.__version__}, transformers {transformers.__version__}, CPython {corpus.python}",
         "metrics": metrics,
     }
     path = arguments.results or arguments.out.parent / "stdlib-lm.json"
