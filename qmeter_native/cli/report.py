@@ -1,0 +1,69 @@
+"""``qmeter-native report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+
+from qmeter_native.errors import CheckFailedError
+
+__all__ = ["report"]
+
+_EPILOG: Final = """\b
+Examples:
+  qmeter-native report run.qmt
+  qmeter-native report run.qmt --sort energy --top 30
+  qmeter-native report run.qmt --json > run.json
+  qmeter-native report run.qmt --check --json | jq .balance
+
+Next: qmeter-native export run.qmt --to perfetto
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option("--sort", type=click.Choice(["time", "energy"]), help="Show this ranking of kernels only.")
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Kernels a ranking.")
+@click.option("--requests", type=click.IntRange(min=0), default=5, show_default=True, help="Slowest requests to show.")
+@click.option("--json", "is_json", is_flag=True, help="Print everything as one JSON document (docs/report-json.md).")
+@click.option("--check", is_flag=True, help="Exit with 3 if a balance does not close.")
+@click.option("--width", type=click.IntRange(min=60), help="Characters a line.  [default: the terminal's]")
+def report(
+    capture: Path,
+    sort: Literal["time", "energy"] | None,
+    top: int,
+    requests: int,
+    is_json: bool,
+    check: bool,
+    width: int | None,
+) -> None:
+    """Say where the time and the joules of CAPTURE went.
+
+    First the balances (time, energy, requests), which must close; then totals, kernels by time and by energy,
+    phases, requests, and what limits the figures. Needs no GPU.
+    """
+    from qmeter_native.attribution.report import attribute
+    from qmeter_native.capture.open import open_capture
+
+    result = attribute(open_capture(capture), capture.name)
+    if is_json:
+        from qmeter_native.reporters.json_report import report_json
+
+        click.echo(report_json(result))
+    else:
+        from qmeter_native.reporters.console import ReportOptions, make_console, print_report
+
+        options = ReportOptions(sort, top, requests)
+        print_report(result, make_console(sys.stdout, width), options, f"{_NEXT} {capture} --to perfetto")
+    if check and (failures := result.balance.failures()):
+        sys.stdout.flush()
+        raise CheckFailedError(
+            f"{capture}: {len(failures)} balances do not close\n" + "\n".join(f"  {failure}" for failure in failures),
+            "This is a defect of qmeter-native or of the capture; please report it.",
+        )
+
+
+_NEXT: Final = "qmeter-native export"
