@@ -140,4 +140,6 @@ def _suggestion(name: str) -> str:
 def _cause(error: BaseException) -> str:
     """The first line that says something, of a message that may be long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
