@@ -149,7 +149,7 @@ def union_of(start_ns: _Array, end_ns: _Array) -> tuple[_Array, _Array]:
 
 
 class BusyTime:
-    """How long a device was busy before any moment: the union of its kernels' intervals, told independently of shares."""
+    """How long a device was busy before any moment, by the union of its kernels' intervals: independent of shares."""
 
     def __init__(self, start_ns: _Array, end_ns: _Array) -> None:
         """Of intervals sorted by start."""

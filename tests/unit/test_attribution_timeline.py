@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def shared_by_counting(kernels: Intervals, at_cuts: list[int]) -> dict[tuple[int
     """The definition, nanosecond by nanosecond: ``{(row, window): shared}``."""
     events = sorted({*at_cuts, *(time for kernel in kernels for time in kernel)})
     shared: dict[tuple[int, int], int] = {}
-    for low, high in zip(events, events[1:], strict=False):
+    for low, high in pairwise(events):
         running = [row for row, (start, end) in enumerate(kernels) if start <= low and high <= end]
         window = sum(cut <= low for cut in at_cuts) - 1
         if not running or not at_cuts[0] <= low < at_cuts[-1]:

@@ -1,0 +1,68 @@
+"""The three balances of a capture: time, energy, requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qmeter_native.attribution.shares import Rides
+from qmeter_native.attribution.usage import DeviceUsage, KernelNames
+from qmeter_native.model.report import EnergyBalance, LatencyParts, RequestBalance, TimeBalance
+
+__all__ = ["energy_balance", "request_balance", "time_balance"]
+
+
+def time_balance(usage: DeviceUsage, rides: Rides) -> TimeBalance:
+    """Wall time of a device, all of it. Busy time comes from the union, kernels' and requests' from sharing."""
+    wall_ns = int(usage.windows.cuts_ns[-1] - usage.windows.cuts_ns[0])
+    kernels_ns = int(usage.name_ns.sum())
+    idle_in_steps_ns = usage.steps_ns - usage.busy_in_steps_ns
+    idle_between_steps_ns = wall_ns - usage.busy_ns - idle_in_steps_ns
+    assigned_ns = int(rides.share_ns(usage.step_ns).sum())
+    in_ridden_steps_ns = int(usage.step_ns[rides.has_riders].sum())
+    unassigned_ns = kernels_ns - in_ridden_steps_ns
+    return TimeBalance(
+        device=usage.device.index,
+        wall_ns=wall_ns,
+        busy_ns=usage.busy_ns,
+        idle_in_steps_ns=idle_in_steps_ns,
+        idle_between_steps_ns=idle_between_steps_ns,
+        kernels_ns=kernels_ns,
+        assigned_ns=assigned_ns,
+        unassigned_ns=unassigned_ns,
+        overlapped_ns=usage.doubled_ns,
+        residual_ns=wall_ns - kernels_ns - idle_in_steps_ns - idle_between_steps_ns,
+        request_residual_ns=usage.busy_ns - assigned_ns - unassigned_ns,
+    )
+
+
+def energy_balance(usage: DeviceUsage, names: KernelNames) -> EnergyBalance:
+    """Measured energy of a device, all of it."""
+    split = usage.split
+    if split is None:
+        return EnergyBalance(usage.device.index, "none", usage.windows.reason)
+    kernels_j = math.fsum(usage.name_j[~names.is_meter])
+    meter_j = math.fsum(usage.name_j[names.is_meter])
+    idle_j, unattributed_j = math.fsum(split.idle_j), math.fsum(split.unattributed_j)
+    return EnergyBalance(
+        device=usage.device.index,
+        method=split.method,
+        reason=usage.windows.reason,
+        measured_j=split.measured_j,
+        kernels_j=kernels_j,
+        idle_j=idle_j,
+        meter_j=meter_j,
+        unattributed_j=unattributed_j,
+        residual_j=split.measured_j - math.fsum((kernels_j, meter_j, idle_j, unattributed_j)),
+        raw_residual_fraction=split.raw_residual_fraction,
+        num_windows=len(split.idle_j),
+    )
+
+
+def request_balance(parts: Sequence[LatencyParts | None]) -> RequestBalance:
+    """Largest difference between a request's end-to-end time and the sum of its parts."""
+    residuals = [abs(part.residual_ns) for part in parts if part is not None]
+    if residuals:
+        return RequestBalance(len(residuals), max(residuals))
+    reason = "no request finished that rode a recorded step" if parts else "the capture has no requests"
+    return RequestBalance(0, None, reason)

@@ -1,0 +1,98 @@
+"""Where a request's time went, exactly: queue, whole steps it rode, gaps between them, host.
+
+``queue + prefill steps + decode steps + gaps + host = last chunk - send`` to the nanosecond, on one critical rank:
+the lowest-numbered process whose steps have riders. A step counts in full for everybody who rode it, so these times
+are never added up over requests; what a request *used* is in `shares`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmeter_native.attribution.shares import Rides
+from qmeter_native.attribution.steps import StepSpans
+from qmeter_native.model.phase import Phase
+from qmeter_native.model.report import LatencyParts
+from qmeter_native.model.tables import RequestTable, StepTable
+
+__all__ = ["critical_process", "latency_parts"]
+
+_Array = NDArray[Any]
+
+
+def critical_process(steps: StepTable, rides: Rides) -> int | None:
+    """The process on which requests are timed; None if nobody rode a recorded step."""
+    return int(steps.process[rides.step_row].min()) if len(rides.step_row) else None
+
+
+def latency_parts(
+    steps: StepTable, spans: StepSpans, rides: Rides, requests: RequestTable
+) -> list[LatencyParts | None]:
+    """Parts of each row of ``requests``; None if it did not finish or rode no recorded step.
+
+    A ride is cut to the request's own time and to the end of its ride before, which only matters where host and device
+    clocks differ by microseconds or where calls on the host overlap.
+    """
+    parts: list[LatencyParts | None] = [None] * len(requests)
+    process = critical_process(steps, rides)
+    if process is None:
+        return parts
+    row_of_request = np.full(len(rides.requests), -1, np.int64)
+    row_of_request[np.searchsorted(rides.requests, requests.request)] = np.arange(len(requests))
+    is_timed = requests.is_finished & (requests.last_token_ns >= requests.send_ns)
+    ride = np.flatnonzero(steps.process[rides.step_row] == process)
+    row = row_of_request[rides.request_row[ride]]
+    is_wanted = (row >= 0) & is_timed[row]
+    ride, row = ride[is_wanted], row[is_wanted]
+    order = np.lexsort((spans.start_ns[rides.step_row[ride]], row))
+    ride, row = ride[order], row[order]
+    start, end = _cut_rides(spans, rides.step_row[ride], requests.send_ns[row], requests.last_token_ns[row], row)
+    _fill(parts, requests, rides.phase[ride], row, start, end)
+    return parts
+
+
+def _cut_rides(
+    spans: StepSpans, step_row: _Array, send_ns: _Array, last_ns: _Array, row: _Array
+) -> tuple[_Array, _Array]:
+    """Starts and ends of rides, sorted by request and start, none outside its request, none overlapping."""
+    start = np.clip(spans.start_ns[step_row], send_ns, last_ns)
+    end = np.clip(spans.end_ns[step_row], start, last_ns)
+    if len(row) == 0:
+        return start, end
+    # A running maximum within each request: offsets that grow by more than any time keep requests apart.
+    lowest = int(start.min())
+    reach = int(end.max()) - lowest + 1
+    group = np.cumsum(np.concatenate([[0], row[1:] != row[:-1]]))
+    latest_end = np.maximum.accumulate(end - lowest + group * reach) - group * reach + lowest
+    is_next = np.concatenate([[False], row[1:] == row[:-1]])
+    start = np.where(is_next, np.maximum(start, np.roll(latest_end, 1)), start)
+    return start, np.maximum(end, start)
+
+
+def _fill(
+    parts: list[LatencyParts | None], requests: RequestTable, phase: _Array, row: _Array, start: _Array, end: _Array
+) -> None:
+    count = len(requests)
+    first = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]])) if len(row) else np.empty(0, np.int64)
+    last = np.concatenate([first[1:], [len(row)]])[: len(first)] - 1
+    length = end - start
+    prefill = np.bincount(row, np.where(phase == Phase.PREFILL, length, 0), count).astype(np.int64)
+    decode = np.bincount(row, np.where(phase == Phase.PREFILL, 0, length), count).astype(np.int64)
+    for at_first, at_last in zip(first.tolist(), last.tolist(), strict=True):
+        request = int(row[at_first])
+        send_ns, last_ns = int(requests.send_ns[request]), int(requests.last_token_ns[request])
+        queue_ns, host_ns = int(start[at_first]) - send_ns, last_ns - int(end[at_last])
+        steps_ns = int(prefill[request] + decode[request])
+        gaps_ns = int((start[at_first + 1 : at_last + 1] - end[at_first:at_last]).sum())
+        parts[request] = LatencyParts(
+            queue_ns=queue_ns,
+            prefill_steps_ns=int(prefill[request]),
+            decode_steps_ns=int(decode[request]),
+            gaps_ns=gaps_ns,
+            host_ns=host_ns,
+            end_to_end_ns=last_ns - send_ns,
+            residual_ns=last_ns - send_ns - queue_ns - steps_ns - gaps_ns - host_ns,
+        )

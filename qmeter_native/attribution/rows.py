@@ -1,0 +1,168 @@
+"""Rows of the report: kernels, phases, requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmeter_native.attribution.classify import display_name, scheme
+from qmeter_native.attribution.energy_pool import EnergyPool
+from qmeter_native.attribution.latency import Latencies
+from qmeter_native.attribution.requests import critical_process
+from qmeter_native.attribution.shares import Rides
+from qmeter_native.attribution.usage import DeviceUsage, KernelNames
+from qmeter_native.model.capture import Capture
+from qmeter_native.model.phase import Phase
+from qmeter_native.model.report import KernelRow, LatencyParts, PhaseRow, RequestRow
+from qmeter_native.units import ns_to_s
+
+__all__ = ["kernel_rows", "phase_rows", "request_rows"]
+
+_Array = NDArray[Any]
+
+_SHARED: Final = "; shared by tokens, attention work and samples in each step"
+_NO_STEPS: Final = "it rode no recorded step"
+_NOT_FINISHED: Final = "it did not finish"
+
+
+def kernel_rows(names: KernelNames, usages: Sequence[DeviceUsage], pool: EnergyPool) -> tuple[KernelRow, ...]:
+    """One row a kernel name that ran inside the measured window, longest time first."""
+
+    def total(column: str) -> _Array:
+        sums: _Array = sum((getattr(usage, column) for usage in usages), np.zeros(len(names.names), np.int64))
+        return sums
+
+    calls, time_ns, overlapped_ns = total("calls"), total("name_ns"), total("name_overlapped_ns")
+    prefill_ns, ridden_ns = total("name_prefill_ns"), total("name_ridden_ns")
+    energy_j, static_j = total("name_j"), total("name_static_j")
+    num_configs = np.bincount(names.of_class, minlength=len(names.names))
+    rows = []
+    for row in np.argsort(-time_ns, kind="stable").tolist():
+        if not calls[row] and not time_ns[row]:
+            continue
+        energy = pool.attributed(float(energy_j[row]), float(time_ns[row]))
+        static = pool.static(float(static_j[row]))
+        rows.append(
+            KernelRow(
+                name=names.names[row],
+                display_name=display_name(names.names[row]),
+                op_family=names.families[row],
+                scheme=scheme(names.names[row]),
+                phase_shares=_phase_shares(float(prefill_ns[row]), float(ridden_ns[row]), int(time_ns[row])),
+                calls=int(calls[row]),
+                time_s=ns_to_s(int(time_ns[row])),
+                overlapped_s=ns_to_s(int(overlapped_ns[row])),
+                time_share=int(time_ns[row]) / pool.busy_ns if pool.busy_ns else 0.0,
+                energy_j=energy,
+                dynamic_j=pool.dynamic(energy, static),
+                static_j=static,
+                energy_share=pool.share_of_total(energy),
+                j_per_launch=energy.over(int(calls[row]), "its launch lies outside the measured window"),
+                num_configs=int(num_configs[row]),
+            )
+        )
+    return tuple(rows)
+
+
+def _phase_shares(prefill_ns: float, ridden_ns: float, time_ns: int) -> dict[str, float]:
+    if time_ns == 0:
+        return {"prefill": 0.0, "decode": 0.0, "none": 1.0}
+    prefill = min(prefill_ns / time_ns, 1.0)
+    none = max(0.0, (time_ns - ridden_ns) / time_ns)
+    return {"prefill": prefill, "decode": max(0.0, 1.0 - prefill - none), "none": none}
+
+
+def phase_rows(
+    capture: Capture, rides: Rides, ride_ns: _Array, ride_j: _Array, usages: Sequence[DeviceUsage], pool: EnergyPool
+) -> tuple[PhaseRow, ...]:
+    """Prefill, decode, and work of no request. Tokens are those that the critical rank computed."""
+    critical = critical_process(capture.steps, rides)
+    is_critical = capture.steps.process[rides.step_row] == critical
+    rows = []
+    for phase in Phase:
+        is_phase = rides.phase == phase
+        tokens = int(rides.num_scheduled[is_phase & is_critical].sum())
+        time_ns, energy_j = int(ride_ns[is_phase].sum()), float(ride_j[is_phase].sum())
+        rows.append(_phase_row(phase.name.lower(), tokens, time_ns, energy_j, pool))
+    rest_ns = sum(int(usage.name_ns.sum()) for usage in usages) - int(ride_ns.sum())
+    rest_j = max(0.0, math.fsum(float(usage.name_j.sum()) for usage in usages) - float(ride_j.sum()))
+    return (*rows, _phase_row("none", 0, rest_ns, rest_j, pool))
+
+
+def _phase_row(phase: str, tokens: int, time_ns: int, energy_j: float, pool: EnergyPool) -> PhaseRow:
+    energy = pool.attributed(energy_j, float(time_ns), _SHARED)
+    return PhaseRow(
+        phase=phase,
+        num_tokens=tokens,
+        time_s=ns_to_s(time_ns),
+        time_share=time_ns / pool.busy_ns if pool.busy_ns else 0.0,
+        energy_j=energy,
+        j_per_token=energy.over(tokens, "no tokens were computed in this phase"),
+    )
+
+
+def request_rows(
+    capture: Capture,
+    rides: Rides,
+    ride_ns: _Array,
+    ride_j: _Array,
+    latencies: Latencies,
+    parts: Sequence[LatencyParts | None],
+    pool: EnergyPool,
+) -> tuple[RequestRow, ...]:
+    """One row a request, by number; a request that no client recorded has what it used and nothing else."""
+    count = len(rides.requests)
+    is_prefill = rides.phase == Phase.PREFILL
+    prefill_ns = np.bincount(rides.request_row, np.where(is_prefill, ride_ns, 0), count).astype(np.int64)
+    share_ns = np.bincount(rides.request_row, ride_ns, count).astype(np.int64)
+    share_j = np.bincount(rides.request_row, ride_j, count)
+    table_row = dict(zip(capture.requests.request.tolist(), range(len(capture.requests)), strict=True))
+    rows = []
+    for index, number in enumerate(rides.requests.tolist()):
+        row = table_row.get(number)
+        used: dict[str, Any] = {
+            "share_prefill_s": ns_to_s(int(prefill_ns[index])),
+            "share_decode_s": ns_to_s(int(share_ns[index] - prefill_ns[index])),
+            "share_energy_j": pool.attributed(float(share_j[index]), float(share_ns[index]), _SHARED, is_mixed=True),
+        }
+        waited = _unknown() if row is None else _elapsed(capture, row, latencies, parts[row])
+        rows.append(RequestRow(request=number, **waited, **used))
+    return tuple(rows)
+
+
+def _unknown() -> dict[str, Any]:
+    return {
+        "name": "",
+        "num_prompt_tokens": 0,
+        "num_output_tokens": 0,
+        "is_finished": False,
+        "ttft_s": None,
+        "tpot_s": None,
+        "e2e_s": None,
+        "elapsed": None,
+        "elapsed_reason": "no client recorded it",
+    }
+
+
+def _elapsed(capture: Capture, row: int, latencies: Latencies, part: LatencyParts | None) -> dict[str, Any]:
+    requests = capture.requests
+    is_finished = bool(requests.is_finished[row])
+    return {
+        "name": requests.name[row],
+        "num_prompt_tokens": int(requests.num_prompt_tokens[row]),
+        "num_output_tokens": int(requests.num_output_tokens[row]),
+        "is_finished": is_finished,
+        "ttft_s": _or_none(latencies.ttft_s[row]),
+        "tpot_s": _or_none(latencies.tpot_s[row]),
+        "e2e_s": _or_none(latencies.e2e_s[row]),
+        "elapsed": part,
+        "elapsed_reason": None if part is not None else _NO_STEPS if is_finished else _NOT_FINISHED,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

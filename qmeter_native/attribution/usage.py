@@ -1,0 +1,184 @@
+"""One pass over a device's kernels: who used its time and energy, by kernel name and by engine step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmeter_native.attribution.classify import op_family
+from qmeter_native.attribution.energy import EnergySplit, split_energy
+from qmeter_native.attribution.energy_windows import EnergyWindows, energy_windows
+from qmeter_native.attribution.shares import RULE_OF_FAMILY, Rides, ShareRule
+from qmeter_native.attribution.steps import StepSpans
+from qmeter_native.attribution.timeline import BusyTime, SharedTime, share_time
+from qmeter_native.model.capture import Capture
+from qmeter_native.model.manifest import DeviceInfo
+from qmeter_native.model.op_family import OpFamily
+from qmeter_native.model.tables import KernelClassTable
+from qmeter_native.units import NS_PER_S
+
+__all__ = ["DeviceUsage", "KernelNames", "device_usage"]
+
+_Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelNames:
+    """The distinct kernel names of a capture.
+
+    Attributes:
+        names: str, sorted.
+        of_class: int64, index into ``names`` of each kernel class.
+        families: Family of each name.
+        rule: int64, `ShareRule` of each name.
+    """
+
+    names: list[str]
+    of_class: _Array
+    families: list[OpFamily]
+    rule: _Array
+
+    @classmethod
+    def of(cls, classes: KernelClassTable) -> KernelNames:
+        """Names of all classes."""
+        names = sorted(set(classes.name.tolist()))
+        number = {name: index for index, name in enumerate(names)}
+        families = [op_family(name) for name in names]
+        return cls(
+            names=names,
+            of_class=np.array([number[name] for name in classes.name.tolist()], np.int64),
+            families=families,
+            rule=np.array([RULE_OF_FAMILY[family] for family in families], np.int64),
+        )
+
+    @property
+    def is_meter(self) -> _Array:
+        """Mask of the names that are qmeter-native's own."""
+        return np.array([family is OpFamily.METER for family in self.families], bool)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUsage:
+    """What ran on one device inside the measured window.
+
+    Attributes:
+        device: The device.
+        windows: What its energy sensor saw.
+        split: That, split; None without a source.
+        busy_ns, busy_in_steps_ns: Union of all kernels, and the part of it inside the device's steps.
+        steps_ns: Union of the device's steps.
+        doubled_ns: Time in which two or more kernels ran.
+        calls: int64, launches by name that started inside the window.
+        name_ns, name_overlapped_ns: int64, time by name; own running time in which others ran too.
+        name_prefill_ns, name_ridden_ns: float64, time by name that prefills caused, and that any request caused.
+        name_j, name_static_j: float64, energy by name, and the part of it that is idle power.
+        step_ns, step_j: int64 and float64 ``(steps, rules)``, time and energy by step and rule of sharing.
+    """
+
+    device: DeviceInfo
+    windows: EnergyWindows
+    split: EnergySplit | None
+    busy_ns: int
+    busy_in_steps_ns: int
+    steps_ns: int
+    doubled_ns: int
+    calls: _Array
+    name_ns: _Array
+    name_overlapped_ns: _Array
+    name_prefill_ns: _Array
+    name_ridden_ns: _Array
+    name_j: _Array
+    name_static_j: _Array
+    step_ns: _Array
+    step_j: _Array
+
+
+def device_usage(
+    capture: Capture, device: DeviceInfo, names: KernelNames, spans: StepSpans, step_of_kernel: _Array, rides: Rides
+) -> DeviceUsage:
+    """Share a device's time and energy among what ran on it. ``step_of_kernel`` is that of `kernel_steps`."""
+    kernels = capture.kernels
+    is_here = kernels.device == device.index
+    here = slice(None) if is_here.all() else np.flatnonzero(is_here)
+    start_ns, end_ns = kernels.start_ns[here], kernels.end_ns[here]
+    windows = energy_windows(capture, device)
+    cuts_ns = windows.cuts_ns
+    step_bounds = (np.clip(bound, cuts_ns[0], cuts_ns[-1]) for bound in spans.on_device(capture, device.index))
+    step_start_ns, step_end_ns = step_bounds
+    busy = BusyTime(start_ns, end_ns)
+    busy_by_window = busy.between(cuts_ns[:-1], cuts_ns[1:])
+    busy_in_steps_ns = int(busy.between(step_start_ns, step_end_ns).sum())
+    del busy  # a quarter of all memory at 10^7 kernels
+    split = split_energy(windows, busy_by_window, device.idle_power_w)
+    sums = _Sums(names, rides, split)
+    sums.add_all(start_ns, end_ns, kernels.class_id[here], step_of_kernel[here], cuts_ns)
+    return DeviceUsage(
+        device=device,
+        windows=windows,
+        split=split,
+        busy_ns=int(busy_by_window.sum()),
+        busy_in_steps_ns=busy_in_steps_ns,
+        steps_ns=int((step_end_ns - step_start_ns).sum()),
+        doubled_ns=sums.doubled_ns,
+        calls=sums.calls,
+        name_ns=_whole(sums.name_ns),
+        name_overlapped_ns=_whole(sums.name_overlapped_ns),
+        name_prefill_ns=sums.name_prefill_ns,
+        name_ridden_ns=sums.name_ridden_ns,
+        name_j=sums.name_j,
+        name_static_j=sums.name_static_j,
+        step_ns=_whole(sums.step_ns).reshape(-1, len(ShareRule))[1:],
+        step_j=sums.step_j.reshape(-1, len(ShareRule))[1:],
+    )
+
+
+def _whole(sums: _Array) -> _Array:
+    """Sums of whole nanoseconds, kept in float64, which is exact up to 2^53 ns or 104 days."""
+    return sums.astype(np.int64)
+
+
+class _Sums:
+    """Running sums by name and by step; step slot 0 is for kernels of no step."""
+
+    def __init__(self, names: KernelNames, rides: Rides, split: EnergySplit | None) -> None:
+        self._names = names
+        self._split = split
+        self._prefill = np.concatenate([np.zeros(len(ShareRule)), rides.prefill_fraction().ravel()])
+        self._is_ridden = np.concatenate([[False], rides.has_riders])
+        num_names, num_slots = len(names.names), len(self._prefill)
+        self.calls = np.zeros(num_names, np.int64)
+        self.name_ns, self.name_overlapped_ns = np.zeros(num_names), np.zeros(num_names)
+        self.name_prefill_ns, self.name_ridden_ns = np.zeros(num_names), np.zeros(num_names)
+        self.name_j, self.name_static_j = np.zeros(num_names), np.zeros(num_names)
+        self.step_ns, self.step_j = np.zeros(num_slots), np.zeros(num_slots)
+        self.doubled_ns = 0
+
+    def add_all(self, start_ns: _Array, end_ns: _Array, class_id: _Array, step_row: _Array, cuts_ns: _Array) -> None:
+        """Add all kernels of a device, sorted by start."""
+        first, last = np.searchsorted(start_ns, (cuts_ns[0], cuts_ns[-1]))
+        calls_by_class = np.bincount(class_id[first:last], minlength=len(self._names.of_class))
+        np.add.at(self.calls, self._names.of_class, calls_by_class)
+        for part in share_time(start_ns, end_ns, cuts_ns):
+            self.doubled_ns += part.doubled_ns
+            self._add(part, self._names.of_class[class_id[part.row]], step_row[part.row].astype(np.int64) + 1)
+
+    def _add(self, part: SharedTime, name: _Array, step: _Array) -> None:
+        num_names, num_slots = len(self.name_ns), len(self.step_ns)
+        slot = step * len(ShareRule) + self._names.rule[name]
+        shared = part.shared_ns.astype(float)
+        self.name_ns += np.bincount(name, shared, num_names)
+        self.step_ns += np.bincount(slot, shared, num_slots)
+        self.name_ridden_ns += np.bincount(name, shared * self._is_ridden[step], num_names)
+        self.name_prefill_ns += np.bincount(name, shared * self._prefill[slot], num_names)
+        if part.doubled_ns:
+            self.name_overlapped_ns += np.bincount(name, part.overlapped_ns, num_names)
+        if self._split is not None:
+            shared /= NS_PER_S
+            joules = shared * self._split.busy_w[part.window]
+            self.name_j += np.bincount(name, joules, num_names)
+            self.step_j += np.bincount(slot, joules, num_slots)
+            if self._split.static_w is not None:
+                self.name_static_j += np.bincount(name, shared * self._split.static_w[part.window], num_names)
