@@ -29,4 +29,5 @@ PYBIND11_MODULE(_native, module) {
   qmeter::bind_clock(module);
   qmeter::bind_spool(module);
   qmeter::bind_kernel_tracer(module);
+  qmeter::bind_energy_sampler(module);
 }
