@@ -1,6 +1,6 @@
-// Our own minimal declarations of CUPTI's Activity API, version 1. NVIDIA appends to its records and never moves a field,
-// so each struct here is the common prefix of all versions since CUPTI 12.0. tools/check_abi.py compiles this file
-// against NVIDIA's headers and compares every size, offset and value.
+// Our own minimal declarations of CUPTI's Activity API, version 1. NVIDIA appends to its records and never
+// moves a field, so each struct here is the common prefix of all versions since CUPTI 12.0.
+// tools/check_abi.py compiles this file against NVIDIA's headers and compares every size, offset and value.
 #pragma once
 
 #include <cstddef>

@@ -3,7 +3,8 @@
 namespace qmeter {
 
 ClockPair read_clock_pair() noexcept {
-  constexpr int kTries = 5;  // a pre-empted try is tens of microseconds wide; the best of five is under 100 ns
+  constexpr int kTries =
+      5;  // a pre-empted try is tens of microseconds wide; the best of five is under 100 ns
   ClockPair best{};
   int64_t best_width = INT64_MAX;
   for (int i = 0; i < kTries; ++i) {

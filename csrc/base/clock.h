@@ -2,9 +2,8 @@
 // CLOCK_MONOTONIC, which no administrator can step.
 #pragma once
 
-#include <ctime>
-
 #include <cstdint>
+#include <ctime>
 
 namespace qmeter {
 

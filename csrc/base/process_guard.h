@@ -1,5 +1,6 @@
-// Tells an object whether it lives in the process that made it. After a fork, the child has copies of our objects but
-// none of our threads, and locks may be held by threads it does not have: there, an object must do nothing.
+// Tells an object whether it lives in the process that made it. After a fork, the child has copies of our
+// objects but none of our threads, and locks may be held by threads it does not have: there, an object must
+// do nothing.
 #pragma once
 
 #include <cstdint>

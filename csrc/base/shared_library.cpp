@@ -25,7 +25,9 @@ SharedLibrary::~SharedLibrary() {
 }
 
 SharedLibrary::SharedLibrary(SharedLibrary&& other) noexcept
-    : handle_(std::exchange(other.handle_, nullptr)), is_pinned_(other.is_pinned_), path_(std::move(other.path_)) {}
+    : handle_(std::exchange(other.handle_, nullptr)),
+      is_pinned_(other.is_pinned_),
+      path_(std::move(other.path_)) {}
 
 void* SharedLibrary::address(const char* symbol) const noexcept { return dlsym(handle_, symbol); }
 

@@ -32,7 +32,8 @@ class SharedLibrary {
   // Where the library really lies, as the loader tells.
   const std::string& path() const noexcept { return path_; }
 
-  // Keep it mapped for the life of the process: libraries that start threads or hold callbacks must not go away.
+  // Keep it mapped for the life of the process: libraries that start threads or hold callbacks must not go
+  // away.
   void pin() noexcept { is_pinned_ = true; }
 
  private:

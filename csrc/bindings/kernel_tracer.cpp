@@ -14,12 +14,15 @@ namespace {
 
 using Folders = std::vector<std::string>;
 
-std::shared_ptr<KernelTracer> start_tracer(std::shared_ptr<Spool> spool, const std::optional<std::string>& cupti_path,
-                                           const Folders& search_dirs, size_t buffer_bytes, size_t buffer_budget_bytes,
-                                           uint32_t flush_period_ms, size_t keep_raw_buffers) {
+std::shared_ptr<KernelTracer> start_tracer(std::shared_ptr<Spool> spool,
+                                           const std::optional<std::string>& cupti_path,
+                                           const Folders& search_dirs, size_t buffer_bytes,
+                                           size_t buffer_budget_bytes, uint32_t flush_period_ms,
+                                           size_t keep_raw_buffers) {
   const CuptiSearch found = cupti_path ? open_cupti(*cupti_path) : search_cupti(search_dirs);
   if (found.cupti == nullptr) {
-    throw Error(ErrorCode::kNotFound, "CUPTI (libcupti.so.13 or .12) was not found; tried" + found.describe_tried());
+    throw Error(ErrorCode::kNotFound,
+                "CUPTI (libcupti.so.13 or .12) was not found; tried" + found.describe_tried());
   }
   return std::make_shared<KernelTracer>(
       std::move(spool), found,
@@ -101,8 +104,9 @@ void bind_kernel_tracer(py::module_& module) {
   const KernelTracerOptions defaults;
   module.def("find_cupti", &search_to_python, py::arg("search_dirs") = Folders{});
   py::class_<KernelTracer, std::shared_ptr<KernelTracer>>(module, "KernelTracer")
-      .def(py::init(&start_tracer), py::arg("spool").none(true), py::kw_only(), py::arg("cupti_path") = py::none(),
-           py::arg("search_dirs") = Folders{}, py::arg("buffer_bytes") = defaults.buffer_bytes,
+      .def(py::init(&start_tracer), py::arg("spool").none(true), py::kw_only(),
+           py::arg("cupti_path") = py::none(), py::arg("search_dirs") = Folders{},
+           py::arg("buffer_bytes") = defaults.buffer_bytes,
            py::arg("buffer_budget_bytes") = defaults.buffer_budget_bytes,
            py::arg("flush_period_ms") = defaults.flush_period_ms,
            py::arg("keep_raw_buffers") = defaults.keep_raw_buffers, Release())

@@ -34,7 +34,8 @@ py::dict layouts_to_python() {
 void append_buffer(Spool& spool, uint16_t kind_number, const py::object& rows) {
   const auto kind = static_cast<RecordKind>(kind_number);
   const size_t size = record_size(kind);
-  if (size == 0) throw Error(ErrorCode::kInvalid, "record kind " + std::to_string(kind_number) + " has no fixed size");
+  if (size == 0)
+    throw Error(ErrorCode::kInvalid, "record kind " + std::to_string(kind_number) + " has no fixed size");
   Py_buffer view{};
   // PyBUF_SIMPLE demands C-contiguous bytes, which numpy's structured arrays give too.
   if (PyObject_GetBuffer(rows.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
@@ -45,13 +46,15 @@ void append_buffer(Spool& spool, uint16_t kind_number, const py::object& rows) {
   }
   PyBuffer_Release(&view);
   if (num_bytes % size != 0) {
-    throw Error(ErrorCode::kInvalid, std::to_string(num_bytes) + " bytes are no whole number of records of kind " +
-                                         std::to_string(kind_number) + " (" + std::to_string(size) + " bytes each)");
+    throw Error(ErrorCode::kInvalid,
+                std::to_string(num_bytes) + " bytes are no whole number of records of kind " +
+                    std::to_string(kind_number) + " (" + std::to_string(size) + " bytes each)");
   }
 }
 
-uint32_t define_class(Spool& spool, const std::string& name, uint8_t kind, const Dim3& grid, const Dim3& block,
-                      int32_t static_shared_bytes, int32_t dynamic_shared_bytes, int32_t registers) {
+uint32_t define_class(Spool& spool, const std::string& name, uint8_t kind, const Dim3& grid,
+                      const Dim3& block, int32_t static_shared_bytes, int32_t dynamic_shared_bytes,
+                      int32_t registers) {
   ClassRecord record{};
   record.name = spool.intern(name);
   record.kind = kind;
@@ -87,11 +90,12 @@ void bind_spool(py::module_& module) {
   py::class_<Spool, std::shared_ptr<Spool>>(module, "Spool")
       .def(py::init([](const std::string& path, const std::string& identity, size_t block_bytes,
                        size_t queue_bytes, int64_t flush_period_ns) {
-             return std::make_shared<Spool>(path, identity, SpoolOptions{block_bytes, queue_bytes, flush_period_ns});
+             return std::make_shared<Spool>(path, identity,
+                                            SpoolOptions{block_bytes, queue_bytes, flush_period_ns});
            }),
            py::arg("path"), py::kw_only(), py::arg("identity"), py::arg("block_bytes") = defaults.block_bytes,
-           py::arg("queue_bytes") = defaults.queue_bytes, py::arg("flush_period_ns") = defaults.flush_period_ns,
-           Release())
+           py::arg("queue_bytes") = defaults.queue_bytes,
+           py::arg("flush_period_ns") = defaults.flush_period_ns, Release())
       .def("intern", &Spool::intern, py::arg("text"), Release())
       .def("define_class", &define_class, py::arg("name"), py::arg("kind"), py::arg("grid") = Dim3{},
            py::arg("block") = Dim3{}, py::arg("static_shared_bytes") = 0, py::arg("dynamic_shared_bytes") = 0,

@@ -72,7 +72,8 @@ void ActivityBuffers::recycle(const ActivityBuffer& buffer) noexcept {
 bool ActivityBuffers::wait_recycled(int64_t timeout_ns) {
   std::unique_lock<std::mutex> lock(mutex_);
   const uint64_t target = num_completed_;
-  return recycled_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [&] { return num_recycled_ >= target; });
+  return recycled_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
+                            [&] { return num_recycled_ >= target; });
 }
 
 void ActivityBuffers::close() noexcept { completed_.close(); }

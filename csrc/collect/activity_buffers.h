@@ -1,5 +1,5 @@
-// The buffers that CUPTI fills: a pool with a budget, and the queue of full ones. Called from CUPTI's callbacks, so
-// nothing here throws or allocates through the C++ heap once constructed.
+// The buffers that CUPTI fills: a pool with a budget, and the queue of full ones. Called from CUPTI's
+// callbacks, so nothing here throws or allocates through the C++ heap once constructed.
 #pragma once
 
 #include <cstddef>

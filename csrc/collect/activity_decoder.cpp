@@ -46,7 +46,8 @@ void ActivityDecoder::decode(uint8_t* buffer, size_t valid_bytes, std::vector<Ke
   note_end(result);
 }
 
-void ActivityDecoder::add_kernel(const abi::CuptiActivityKernel& activity, std::vector<KernelRecord>& records) {
+void ActivityDecoder::add_kernel(const abi::CuptiActivityKernel& activity,
+                                 std::vector<KernelRecord>& records) {
   if (!has_good_times(activity.start, activity.end)) return;
   ++counts_.kernels;
   if (activity.graph_node_id != 0) ++counts_.graph_nodes;

@@ -29,8 +29,8 @@ class ActivityDecoder {
  public:
   ActivityDecoder(std::shared_ptr<const Cupti> cupti, std::shared_ptr<Spool> spool);
 
-  // Append the activities of one buffer to `records`. Records with impossible time stamps and of kinds we did not ask
-  // for are counted and left out.
+  // Append the activities of one buffer to `records`. Records with impossible time stamps and of kinds we did
+  // not ask for are counted and left out.
   void decode(uint8_t* buffer, size_t valid_bytes, std::vector<KernelRecord>& records);
 
   const DecodeCounts& counts() const noexcept { return counts_; }
@@ -38,7 +38,8 @@ class ActivityDecoder {
  private:
   void add_kernel(const abi::CuptiActivityKernel& activity, std::vector<KernelRecord>& records);
   template <typename Activity>
-  void add_memory(const Activity& activity, uint32_t class_id, uint64_t& count, std::vector<KernelRecord>& records);
+  void add_memory(const Activity& activity, uint32_t class_id, uint64_t& count,
+                  std::vector<KernelRecord>& records);
   bool has_good_times(uint64_t start, uint64_t end) noexcept;
   void note_end(abi::CuptiResult result);
 

@@ -81,7 +81,8 @@ bool has_cuda_driver() {
     case abi::kCuptiErrorMultipleSubscribersNotSupported: {
       const std::string others = visible_profilers();
       throw Error(ErrorCode::kTaken, "another profiler holds CUPTI in this process: " +
-                                         (others.empty() ? std::string("none that is visible") : others) + "; " + what);
+                                         (others.empty() ? std::string("none that is visible") : others) +
+                                         "; " + what);
     }
     case abi::kCuptiErrorInsufficientPrivileges:
     case abi::kCuptiErrorVirtualizedDeviceInsufficientPrivileges:
@@ -96,7 +97,8 @@ bool has_cuda_driver() {
 
 }  // namespace
 
-// All that must be undone, in the order it was done. Shared with the threads that call CUPTI, which may be late.
+// All that must be undone, in the order it was done. Shared with the threads that call CUPTI, which may be
+// late.
 struct CuptiSession::State {
   explicit State(std::shared_ptr<ActivitySink> to) : sink(std::move(to)) {}
 
@@ -122,7 +124,8 @@ void CuptiSession::State::start(uint32_t flush_period_ms) {
   claim_delivery();
   require(cupti.subscribe(&subscriber), "cuptiSubscribe");
   is_subscribed = true;
-  require(cupti.register_callbacks(on_buffer_requested, on_buffer_completed), "cuptiActivityRegisterCallbacks");
+  require(cupti.register_callbacks(on_buffer_requested, on_buffer_completed),
+          "cuptiActivityRegisterCallbacks");
   // Else CUPTI zeroes each buffer itself, in the program's own thread.
   has_zeroed_buffers = cupti.set_zeroed_buffers(true) == abi::kCuptiSuccess;
   has_flush_period = flush_period_ms > 0 && cupti.set_flush_period(flush_period_ms) == abi::kCuptiSuccess;
@@ -176,8 +179,8 @@ std::vector<std::string> CuptiSession::kinds() const {
 bool CuptiSession::flush(int64_t timeout_ns) {
   if (state_ == nullptr || state_->is_stuck) return false;
   const auto result = std::make_shared<std::atomic<abi::CuptiResult>>(abi::kCuptiErrorUnknown);
-  const bool is_back = finishes_within(
-      timeout_ns, [state = state_, result] { *result = state->sink->cupti->flush_all(0); });
+  const bool is_back =
+      finishes_within(timeout_ns, [state = state_, result] { *result = state->sink->cupti->flush_all(0); });
   state_->is_stuck = !is_back;
   return is_back && *result == abi::kCuptiSuccess;
 }

@@ -1,4 +1,5 @@
-// CUPTI switched on for this process: subscribed, callbacks registered, activity kinds enabled. Destroyed = all undone.
+// CUPTI switched on for this process: subscribed, callbacks registered, activity kinds enabled. Destroyed =
+// all undone.
 #pragma once
 
 #include <atomic>
@@ -25,8 +26,8 @@ struct ActivitySink {
 
 class CuptiSession {
  public:
-  // Throws Error: kTaken (another subscriber, or another session of ours), kForbidden, kNotFound (no CUDA driver),
-  // kUnsupported. Whatever was done until then is undone.
+  // Throws Error: kTaken (another subscriber, or another session of ours), kForbidden, kNotFound (no CUDA
+  // driver), kUnsupported. Whatever was done until then is undone.
   CuptiSession(std::shared_ptr<ActivitySink> sink, uint32_t flush_period_ms);
   ~CuptiSession() { stop(); }
   CuptiSession(const CuptiSession&) = delete;
@@ -35,7 +36,8 @@ class CuptiSession {
   // Names of the enabled kinds.
   std::vector<std::string> kinds() const;
 
-  // Ask CUPTI for all buffers whose records are complete. False if it did not return within `timeout_ns` or refused.
+  // Ask CUPTI for all buffers whose records are complete. False if it did not return within `timeout_ns` or
+  // refused.
   bool flush(int64_t timeout_ns);
 
   // Disable, flush, unsubscribe. Idempotent. A CUPTI that does not return within ten seconds is left alone.

@@ -13,9 +13,9 @@ namespace {
 constexpr size_t kFirstTableSize = 1024;
 
 // By CUPTI's copy kind; H host, D device, A array, P peer.
-constexpr std::array<const char*, 11> kCopyNames = {"Memcpy",      "Memcpy HtoD", "Memcpy DtoH", "Memcpy HtoA",
-                                                    "Memcpy AtoH", "Memcpy AtoA", "Memcpy AtoD", "Memcpy DtoA",
-                                                    "Memcpy DtoD", "Memcpy HtoH", "Memcpy PtoP"};
+constexpr std::array<const char*, 11> kCopyNames = {
+    "Memcpy",      "Memcpy HtoD", "Memcpy DtoH", "Memcpy HtoA", "Memcpy AtoH", "Memcpy AtoA",
+    "Memcpy AtoD", "Memcpy DtoA", "Memcpy DtoD", "Memcpy HtoH", "Memcpy PtoP"};
 
 std::string demangle(const std::string& mangled) {
   int status = 0;
@@ -26,7 +26,8 @@ std::string demangle(const std::string& mangled) {
 
 }  // namespace
 
-KernelClasses::KernelClasses(std::shared_ptr<Spool> spool) : spool_(std::move(spool)), table_(kFirstTableSize) {}
+KernelClasses::KernelClasses(std::shared_ptr<Spool> spool)
+    : spool_(std::move(spool)), table_(kFirstTableSize) {}
 
 uint32_t KernelClasses::kernel(const abi::CuptiActivityKernel& record) {
   const Launch launch = launch_of(record);

@@ -19,8 +19,8 @@ class KernelClasses {
   // Ids are the spool's; without a spool they count up from 0.
   explicit KernelClasses(std::shared_ptr<Spool> spool);
 
-  // Call before each buffer. A kernel's name pointer may be reused once its module is unloaded, so the text behind a
-  // pointer is compared again once per buffer; within a buffer, one pointer has one text.
+  // Call before each buffer. A kernel's name pointer may be reused once its module is unloaded, so the text
+  // behind a pointer is compared again once per buffer; within a buffer, one pointer has one text.
   void begin_buffer() noexcept { ++epoch_; }
 
   uint32_t kernel(const abi::CuptiActivityKernel& record);

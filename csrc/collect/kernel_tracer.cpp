@@ -103,19 +103,20 @@ class KernelTracer::Pipeline {
   }
 
   void decode(const ActivityBuffer& buffer) noexcept {
-    const int64_t begin_ns = thread_cpu_ns();
     try {
       keep_raw(buffer);
       records_.clear();
       decoder_.decode(buffer.data, buffer.valid_bytes, records_);
     } catch (const std::exception& error) {
-      note_error(std::string("decoding: ") + error.what());
+      note_error(error.what());
     }
     if (spool_ != nullptr) spool_->append(RecordKind::kKernel, records_);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    counts_ = decoder_.counts();
-    decode_ns_ += static_cast<uint64_t>(thread_cpu_ns() - begin_ns);
-    sink_->buffers.recycle(buffer);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      counts_ = decoder_.counts();
+      decode_ns_ = static_cast<uint64_t>(thread_cpu_ns());
+    }
+    sink_->buffers.recycle(buffer);  // only now: whoever waits for it may look at the counts next
   }
 
   void keep_raw(const ActivityBuffer& buffer) {
@@ -132,17 +133,21 @@ class KernelTracer::Pipeline {
     }
   }
 
-  void note_error(const std::string& error) {
+  void note_error(const char* error) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (error_.empty()) error_ = error;
+    try {
+      if (error_.empty()) error_ = error;
+    } catch (const std::exception&) {
+      error_ = "out of memory";  // fits the small-string buffer
+    }
   }
 
   const std::shared_ptr<Spool> spool_;
   const KernelTracerOptions options_;
   const std::shared_ptr<ActivitySink> sink_;
-  ActivityDecoder decoder_;             // the decoder thread's, as is the next
+  ActivityDecoder decoder_;  // the decoder thread's, as is the next
   std::vector<KernelRecord> records_;
-  mutable std::mutex mutex_;            // of the next four
+  mutable std::mutex mutex_;  // of the next four
   DecodeCounts counts_;
   uint64_t decode_ns_ = 0;
   std::string error_;
@@ -153,7 +158,8 @@ class KernelTracer::Pipeline {
   std::thread thread_;
 };
 
-KernelTracer::KernelTracer(std::shared_ptr<Spool> spool, const CuptiSearch& found, const KernelTracerOptions& options)
+KernelTracer::KernelTracer(std::shared_ptr<Spool> spool, const CuptiSearch& found,
+                           const KernelTracerOptions& options)
     : pipeline_(std::make_unique<Pipeline>(std::move(spool), found, options)) {}
 
 KernelTracer::~KernelTracer() {

@@ -1,4 +1,5 @@
-// Kernels, copies and memsets of this process into a spool. Constructed = running. In a forked child it is inert.
+// Kernels, copies and memsets of this process into a spool. Constructed = running. In a forked child it is
+// inert.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +17,7 @@
 namespace qmeter {
 
 struct KernelTracerOptions {
-  size_t buffer_bytes = 4 * 1024 * 1024;            // about 19 000 kernels of 216 bytes
+  size_t buffer_bytes = 4 * 1024 * 1024;  // about 19 000 kernels of 216 bytes
   size_t buffer_budget_bytes = 256 * 1024 * 1024;
   uint32_t flush_period_ms = 1000;
   size_t keep_raw_buffers = 0;  // copies of the first full buffers, for benchmarks and fixtures
@@ -50,8 +51,8 @@ struct DecodeBenchmark {
 
 class KernelTracer {
  public:
-  // `spool` may be null: then activities are decoded and counted only. `found.cupti` must not be null. Throws Error as
-  // CuptiSession does.
+  // `spool` may be null: then activities are decoded and counted only. `found.cupti` must not be null. Throws
+  // Error as CuptiSession does.
   KernelTracer(std::shared_ptr<Spool> spool, const CuptiSearch& found, const KernelTracerOptions& options);
   ~KernelTracer();
   KernelTracer(const KernelTracer&) = delete;

@@ -43,7 +43,8 @@ std::string visible_profilers() {
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     for (const Sign& sign : kVariables) {
       // An injected library is named by its own variable.
-      if (std::strncmp(*entry, sign.text, std::strlen(sign.text)) == 0) add(all, *sign.who != '\0' ? sign.who : *entry);
+      if (std::strncmp(*entry, sign.text, std::strlen(sign.text)) == 0)
+        add(all, *sign.who != '\0' ? sign.who : *entry);
     }
   }
   std::ifstream maps("/proc/self/maps");

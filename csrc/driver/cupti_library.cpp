@@ -9,7 +9,8 @@ namespace {
 
 using abi::CuptiResult;
 
-// CUPTI has no way to unsubscribe a null callback, so give it one that does nothing: no callback is ever enabled.
+// CUPTI has no way to unsubscribe a null callback, so give it one that does nothing: no callback is ever
+// enabled.
 void ignore_callback(void*, int32_t, uint32_t, const void*) {}
 
 class CuptiLibrary final : public Cupti {
@@ -54,7 +55,8 @@ class CuptiLibrary final : public Cupti {
     return set_flush_period_(milliseconds);
   }
   CuptiResult flush_all(uint32_t flags) const noexcept override { return flush_all_(flags); }
-  CuptiResult next_record(uint8_t* buffer, size_t valid_size, abi::CuptiActivity** record) const noexcept override {
+  CuptiResult next_record(uint8_t* buffer, size_t valid_size,
+                          abi::CuptiActivity** record) const noexcept override {
     return next_record_(buffer, valid_size, record);
   }
   CuptiResult num_dropped_records(abi::CuptiContext context, uint32_t stream,
@@ -71,11 +73,13 @@ class CuptiLibrary final : public Cupti {
 
   const Function<abi::CuptiSubscriber*, abi::CuptiCallback, void*> subscribe_ =
       library_.require<decltype(subscribe_)>("cuptiSubscribe");
-  const Function<abi::CuptiSubscriber> unsubscribe_ = library_.require<decltype(unsubscribe_)>("cuptiUnsubscribe");
+  const Function<abi::CuptiSubscriber> unsubscribe_ =
+      library_.require<decltype(unsubscribe_)>("cuptiUnsubscribe");
   const Function<abi::CuptiBufferRequested, abi::CuptiBufferCompleted> register_callbacks_ =
       library_.require<decltype(register_callbacks_)>("cuptiActivityRegisterCallbacks");
   const Function<abi::CuptiActivityKind> enable_ = library_.require<decltype(enable_)>("cuptiActivityEnable");
-  const Function<abi::CuptiActivityKind> disable_ = library_.require<decltype(disable_)>("cuptiActivityDisable");
+  const Function<abi::CuptiActivityKind> disable_ =
+      library_.require<decltype(disable_)>("cuptiActivityDisable");
   const Function<int32_t, size_t*, void*> set_attribute_ =
       library_.require<decltype(set_attribute_)>("cuptiActivitySetAttribute");
   const Function<uint32_t> set_flush_period_ =

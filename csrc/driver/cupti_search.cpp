@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kSonames[] = {"libcupti.so.13", "libcupti.so.12"};
 
 bool is_directory(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
@@ -72,10 +72,6 @@ CuptiSearch search_cupti(const std::vector<std::string>& search_dirs) {
   return search;
 }
 
-CuptiSearch open_cupti(const std::string& path) {
-  CuptiSearch search;
-  try_open(search, path, "given path");
-  return search;
-}
+CuptiSearch open_cupti(const std::string& path) { return {load_cupti(path, false), "given path", {}}; }
 
 }  // namespace qmeter

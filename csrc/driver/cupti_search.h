@@ -19,11 +19,11 @@ struct CuptiSearch {
   std::string describe_tried() const;
 };
 
-// In this order: already loaded (.13, .12); the environment variable QMETER_CUPTI_PATH (a file, or a folder that holds
-// one); `search_dirs`; CUDA_HOME and CUDA_PATH; the system's loader.
+// In this order: already loaded (.13, .12); the environment variable QMETER_CUPTI_PATH (a file, or a folder
+// that holds one); `search_dirs`; CUDA_HOME and CUDA_PATH; the system's loader.
 CuptiSearch search_cupti(const std::vector<std::string>& search_dirs);
 
-// Only `path`, a file.
+// Only `path`, a file. Throws as `load_cupti` does.
 CuptiSearch open_cupti(const std::string& path);
 
 }  // namespace qmeter

@@ -1,6 +1,6 @@
 // The records of a spool: plain little-endian structs without padding surprises. Each mirrors a table of
-// qmeter_native/model/tables.py; storage/spool_records.py holds the same layouts as numpy dtypes, and a test compares
-// the two. Times are nanoseconds of CLOCK_REALTIME.
+// qmeter_native/model/tables.py; storage/spool_records.py holds the same layouts as numpy dtypes, and a test
+// compares the two. Times are nanoseconds of CLOCK_REALTIME.
 #pragma once
 
 #include <cstdint>
@@ -8,20 +8,20 @@
 namespace qmeter {
 
 enum class RecordKind : uint16_t {
-  kIdentity = 1,    // payload: JSON text
-  kStrings = 2,     // payload: {uint32 id, uint32 length, bytes}…
-  kClass = 3,       // ClassRecord
-  kKernel = 4,      // KernelRecord
-  kRange = 5,       // RangeRecord
-  kStep = 6,        // StepRecord
-  kStepRequest = 7, // StepRequestRecord
-  kRequest = 8,     // RequestRecord
-  kOutputToken = 9, // OutputTokenRecord
-  kEnergy = 10,     // EnergyRecord
-  kPower = 11,      // PowerRecord
-  kClock = 12,      // ClockRecord
-  kClockPair = 13,  // ClockPairRecord
-  kStats = 14,      // payload: JSON text, the latest statistics of a collector; the last block of a name wins
+  kIdentity = 1,     // payload: JSON text
+  kStrings = 2,      // payload: {uint32 id, uint32 length, bytes}…
+  kClass = 3,        // ClassRecord
+  kKernel = 4,       // KernelRecord
+  kRange = 5,        // RangeRecord
+  kStep = 6,         // StepRecord
+  kStepRequest = 7,  // StepRequestRecord
+  kRequest = 8,      // RequestRecord
+  kOutputToken = 9,  // OutputTokenRecord
+  kEnergy = 10,      // EnergyRecord
+  kPower = 11,       // PowerRecord
+  kClock = 12,       // ClockRecord
+  kClockPair = 13,   // ClockPairRecord
+  kStats = 14,  // payload: JSON text, the latest statistics of a collector; the last block of a name wins
 };
 
 enum class ActivityKind : uint8_t { kKernel = 0, kMemcpy = 1, kMemset = 2, kOperator = 3 };

@@ -28,8 +28,8 @@ bool is_counted(RecordKind kind) {
 
 }  // namespace
 
-// Records gather in one open block per kind. A full block is sealed: it joins the queue, after the open blocks of
-// strings and classes, so that what it names is earlier in the file.
+// Records gather in one open block per kind. A full block is sealed: it joins the queue, after the open
+// blocks of strings and classes, so that what it names is earlier in the file.
 class Spool::Writer {
  public:
   Writer(const std::string& path, const std::string& identity_json, const SpoolOptions& options);
@@ -192,7 +192,8 @@ size_t Spool::Writer::add_within_budget(RecordKind kind, const char* records, si
 }
 
 void Spool::Writer::seal(RecordKind kind) {
-  if (kind != RecordKind::kStrings) seal(kind == RecordKind::kClass ? RecordKind::kStrings : RecordKind::kClass);
+  if (kind != RecordKind::kStrings)
+    seal(kind == RecordKind::kClass ? RecordKind::kStrings : RecordKind::kClass);
   auto block = open_.extract(kind);
   if (!block.empty()) push(std::move(block.mapped()));
 }
@@ -243,7 +244,8 @@ void Spool::Writer::run() noexcept {
   int64_t flush_due_ns = monotonic_ns() + options_.flush_period_ns;
   bool is_last = false;
   while (!is_last) {
-    wake_.wait_for(lock, period, [&] { return is_closing_ || !sealed_.empty() || sync_requested_ != sync_done_; });
+    wake_.wait_for(lock, period,
+                   [&] { return is_closing_ || !sealed_.empty() || sync_requested_ != sync_done_; });
     is_last = is_closing_;
     const uint64_t ticket = sync_requested_;
     const bool is_sync = is_last || ticket != sync_done_;
@@ -271,7 +273,9 @@ Spool::~Spool() {
 
 uint32_t Spool::intern(const std::string& text) { return guard_.is_owner() ? writer_->intern(text) : 0; }
 
-uint32_t Spool::define_class(ClassRecord record) { return guard_.is_owner() ? writer_->define_class(record) : 0; }
+uint32_t Spool::define_class(ClassRecord record) {
+  return guard_.is_owner() ? writer_->define_class(record) : 0;
+}
 
 void Spool::append(RecordKind kind, const void* records, size_t size, size_t count) noexcept {
   if (guard_.is_owner()) writer_->append(kind, records, size, count);

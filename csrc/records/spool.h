@@ -1,5 +1,5 @@
-// Append-only spool writer: any thread appends, one thread of its own writes blocks. In a forked child it is inert: ids
-// are 0 and nothing is written, since the file belongs to the parent.
+// Append-only spool writer: any thread appends, one thread of its own writes blocks. In a forked child it is
+// inert: ids are 0 and nothing is written, since the file belongs to the parent.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ struct SpoolOptions {
 };
 
 struct SpoolStats {
-  uint64_t blocks = 0;   // written, as are bytes and records
+  uint64_t blocks = 0;  // written, as are bytes and records
   uint64_t bytes = 0;
   uint64_t records = 0;  // passed to `append`; strings, classes and JSON are not counted
   uint64_t dropped_records = 0;
@@ -41,8 +41,8 @@ class Spool {
   // Stable id of a kernel class: `record.class_id` is ignored and assigned. Thread-safe.
   uint32_t define_class(ClassRecord record);
 
-  // Append `count` records of `size` bytes each. Never blocks on I/O and never throws: what does not fit the budget is
-  // dropped and counted. Thread-safe.
+  // Append `count` records of `size` bytes each. Never blocks on I/O and never throws: what does not fit the
+  // budget is dropped and counted. Thread-safe.
   void append(RecordKind kind, const void* records, size_t size, size_t count) noexcept;
 
   template <typename Record>

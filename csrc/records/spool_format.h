@@ -1,8 +1,9 @@
-// A spool file is a sequence of blocks: header, then payload. Blocks are only ever appended, each with one write(), so
-// that a killed process loses at most the block it was writing. All integers are little-endian.
+// A spool file is a sequence of blocks: header, then payload. Blocks are only ever appended, each with one
+// write(), so that a killed process loses at most the block it was writing. All integers are little-endian.
 //
-// The first block is kIdentity: JSON {"format": "qmeter-spool", "version": 1, "host": …, "boot_id": …, "pid": …, …}.
-// A string or class is always written in an earlier block than the records that name it. String id 0 is "".
+// The first block is kIdentity: JSON {"format": "qmeter-spool", "version": 1, "host": …, "boot_id": …, "pid":
+// …, …}. A string or class is always written in an earlier block than the records that name it. String id 0
+// is "".
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ constexpr uint16_t kSpoolVersion = 1;
 struct SpoolBlockHeader {
   uint32_t magic;
   uint16_t version;
-  uint16_t kind;  // RecordKind
+  uint16_t kind;      // RecordKind
   uint32_t sequence;  // 0, 1, 2, … in one file: a gap is a lost block
   uint32_t count;     // records in the payload (1 for JSON)
   uint32_t payload_bytes;

@@ -1,6 +1,6 @@
-// A libcupti.so without a GPU: the calls we use, with the real one's semantics, and the control of fake_cupti.h. Built
-// with -DFAKE_CUPTI_OLD it lacks a symbol, as old versions do. The environment variable FAKE_CUPTI="name=value,…" sets
-// what fake_cupti_set sets.
+// A libcupti.so without a GPU: the calls we use, with the real one's semantics, and the control of
+// fake_cupti.h. Built with -DFAKE_CUPTI_OLD it lacks a symbol, as old versions do. The environment variable
+// FAKE_CUPTI="name=value,…" sets what fake_cupti_set sets.
 #include "fake_cupti.h"
 
 #include <unistd.h>
@@ -36,11 +36,11 @@ struct Lane {
 
 using Settings = std::map<std::string, int64_t>;
 
-const Settings kDefaults = {{"subscribe_result", 0},     {"enable_result", 0},         {"flush_result", 0},
-                            {"version", 130001},         {"kernel_record_bytes", 216}, {"flush_hang", 0},
-                            {"subscribers", 0},          {"kinds_enabled", 0},         {"zeroed_buffers", 0},
-                            {"flush_period", 0},         {"buffers_out", 0},           {"dirty_buffers", 0},
-                            {"null_buffers", 0},         {"requests", 0}};
+const Settings kDefaults = {
+    {"subscribe_result", 0},      {"enable_result", 0}, {"flush_result", 0}, {"version", 130001},
+    {"kernel_record_bytes", 216}, {"flush_hang", 0},    {"subscribers", 0},  {"kinds_enabled", 0},
+    {"zeroed_buffers", 0},        {"flush_period", 0},  {"buffers_out", 0},  {"dirty_buffers", 0},
+    {"null_buffers", 0},          {"requests", 0}};
 
 struct Fake {
   Fake() {

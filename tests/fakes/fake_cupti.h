@@ -29,16 +29,16 @@ struct FakeActivity {
 // Back to the state after loading.
 void fake_cupti_reset();
 
-// Settings: subscribe_result, enable_result, flush_result, version, kernel_record_bytes, flush_hang (FlushAll does not
-// return while it is 1). Returns 0 if there is no such setting.
+// Settings: subscribe_result, enable_result, flush_result, version, kernel_record_bytes, flush_hang (FlushAll
+// does not return while it is 1). Returns 0 if there is no such setting.
 int fake_cupti_set(const char* name, int64_t value);
 
-// Settings, and: subscribers, kinds_enabled, zeroed_buffers, flush_period, buffers_out, dirty_buffers, null_buffers,
-// requests. -1 if there is no such thing.
+// Settings, and: subscribers, kinds_enabled, zeroed_buffers, flush_period, buffers_out, dirty_buffers,
+// null_buffers, requests. -1 if there is no such thing.
 int64_t fake_cupti_get(const char* name);
 
-// Put `count` activities into buffers, the n-th shifted in time by n * `step_ns` and with graph_node + n if that is not
-// 0. Activities of kinds that are not enabled are ignored, as by the real one.
+// Put `count` activities into buffers, the n-th shifted in time by n * `step_ns` and with graph_node + n if
+// that is not 0. Activities of kinds that are not enabled are ignored, as by the real one.
 void fake_cupti_emit(const FakeActivity* activity, uint64_t count, uint64_t step_ns);
 
 // `num_threads` threads (at most 16) emit `count` of them each, on lanes 0, 1, …

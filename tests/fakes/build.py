@@ -1,0 +1,36 @@
+"""Compiles the fakes of NVIDIA's libraries, once per content of their sources."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+__all__ = ["build_fake"]
+
+_FAKES: Final = Path(__file__).parent
+_ROOT: Final = _FAKES.parents[1]
+
+
+def build_fake(source: str, soname: str, *, defines: Sequence[str] = ()) -> Path:
+    """Compile ``tests/fakes/<source>`` into a shared library and return its path, which ends in ``soname``."""
+    command = [
+        os.environ.get("CXX", "g++"),
+        *("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-shared", "-fPIC", "-pthread"),
+        *(f"-D{name}" for name in defines),
+        *(f"-I{_ROOT / 'csrc'}", f"-Wl,-soname,{soname}", str(_FAKES / source)),
+    ]
+    inputs = sorted([*_FAKES.glob("*.h"), *(_ROOT / "csrc" / "abi").glob("*.h"), _FAKES / source])
+    digest = hashlib.sha256(" ".join(command).encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    library = _ROOT / "build" / "fakes" / digest.hexdigest()[:16] / soname
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = library.with_name(f"{soname}.{os.getpid()}")
+        subprocess.run([*command, "-o", str(unfinished), "-ldl"], check=True)
+        unfinished.replace(library)  # another test process may be building it too
+    return library
