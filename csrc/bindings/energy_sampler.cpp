@@ -9,7 +9,9 @@ namespace py = pybind11;
 namespace qmeter {
 namespace {
 
-py::object none_if_empty(const std::string& text) { return text.empty() ? py::object(py::none()) : py::str(text); }
+py::object none_if_empty(const std::string& text) {
+  return text.empty() ? py::object(py::none()) : py::str(text);
+}
 
 py::dict readings_to_python(const EnergyDevice& device) {
   py::dict readings;
@@ -102,8 +104,8 @@ std::shared_ptr<EnergySampler> start_sampler(std::shared_ptr<Spool> spool, int64
                                              int64_t clock_period_ns, int64_t edge_period_ns,
                                              const std::optional<std::string>& nvml_path,
                                              const std::string& powercap_root,
-                                             const std::optional<std::vector<unsigned>>& nvml_devices, bool use_nvml,
-                                             bool use_rapl) {
+                                             const std::optional<std::vector<unsigned>>& nvml_devices,
+                                             bool use_nvml, bool use_rapl) {
   EnergySamplerOptions options;
   options.power_period_ns = power_period_ns;
   options.clock_period_ns = clock_period_ns;
@@ -129,10 +131,10 @@ void bind_energy_sampler(py::module_& module) {
   py::class_<EnergySampler, std::shared_ptr<EnergySampler>>(module, "EnergySampler")
       .def(py::init(&start_sampler), py::arg("spool").none(true), py::kw_only(),
            py::arg("power_period_ns") = defaults.power_period_ns,
-           py::arg("clock_period_ns") = defaults.clock_period_ns, py::arg("edge_period_ns") = defaults.edge_period_ns,
-           py::arg("nvml_path") = py::none(), py::arg("powercap_root") = defaults.powercap_root,
-           py::arg("nvml_devices") = py::none(), py::arg("use_nvml") = defaults.use_nvml,
-           py::arg("use_rapl") = defaults.use_rapl, Release())
+           py::arg("clock_period_ns") = defaults.clock_period_ns,
+           py::arg("edge_period_ns") = defaults.edge_period_ns, py::arg("nvml_path") = py::none(),
+           py::arg("powercap_root") = defaults.powercap_root, py::arg("nvml_devices") = py::none(),
+           py::arg("use_nvml") = defaults.use_nvml, py::arg("use_rapl") = defaults.use_rapl, Release())
       .def("sources", &sources_to_python)
       .def("latest", &latest_to_python)
       .def("idle_power_mw", &EnergySampler::idle_power_mw, py::arg("index"), Release())
