@@ -47,7 +47,7 @@ def load_model(source: ModelSource, device: Any, dtype: Any, seed: int) -> Any:
         raise EngineError(f"{source.name} does not fit on {device}: {error}", _MEMORY_HINT) from error
     except Exception as error:  # safetensors, transformers and torch raise many types
         raise EngineError(f"the weights of {source.location or source.name} cannot be loaded: {error}") from error
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def vocabulary_of(config: Any) -> Vocabulary:
