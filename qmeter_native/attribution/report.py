@@ -52,12 +52,12 @@ def attribute(capture: Capture, name: str) -> AttributionReport:
         phases=phase_rows(capture, rides, ride_ns, ride_j, usages, pool),
         requests=request_rows(capture, rides, ride_ns, ride_j, latencies, parts, pool),
         loss=capture.manifest.loss,
-        validity=(*capture.manifest.validity, *_validity(usages, spans)),
+        validity=(*capture.manifest.validity, *_validity(capture, usages, spans)),
         software=dict(capture.manifest.software),
     )
 
 
-def _validity(usages: list[DeviceUsage], spans: StepSpans) -> list[Validity]:
+def _validity(capture: Capture, usages: list[DeviceUsage], spans: StepSpans) -> list[Validity]:
     """What attribution itself found to limit the answer."""
     found = [
         Validity(
@@ -72,4 +72,9 @@ def _validity(usages: list[DeviceUsage], spans: StepSpans) -> list[Validity]:
     if num_lost:
         message = f"{num_lost} engine steps lost a marker; their kernels are given to no request."
         found.append(Validity("lost_markers", message))
+    listed = [device.index for device in capture.manifest.devices]
+    num_elsewhere = int((~np.isin(capture.kernels.device, listed)).sum()) if listed else 0
+    if num_elsewhere:
+        message = f"{num_elsewhere} kernels ran on devices that the capture does not describe; they are left out."
+        found.append(Validity("unlisted_device", message))
     return found

@@ -38,7 +38,7 @@ def latency_parts(
     """
     parts: list[LatencyParts | None] = [None] * len(requests)
     process = critical_process(steps, rides)
-    if process is None:
+    if process is None or len(requests) == 0:
         return parts
     row_of_request = np.full(len(rides.requests), -1, np.int64)
     row_of_request[np.searchsorted(rides.requests, requests.request)] = np.arange(len(requests))
