@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -92,6 +93,16 @@ class Session:
         return any(device.kind == "cuda" for device in self.state.devices)
 
     @property
+    def has_energy(self) -> bool:
+        """Whether any device of this session has a source of energy."""
+        return any(device.energy_source is not None for device in self.state.devices)
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether CUPTI traces kernels."""
+        return self._tracer is not None
+
+    @property
     def spool(self) -> Any:
         """The spool (``_native.Spool``), for recorders of engine steps, requests and operators."""
         return self._spool
@@ -111,7 +122,7 @@ class Session:
             seconds: How long. The NVML counter steps every 0.1 s: 2 s tell the mean to about 5 %.
             wait: How to wait, such as ``Event.wait`` of an event that interrupts the run.
         """
-        if not self.options.energy:
+        if not self.has_energy:
             return
         self._sampler.mark_idle()
         start_ns = time.monotonic_ns()
@@ -133,10 +144,17 @@ class Session:
         self.state.measure_end_ns = time.time_ns()
         self._save_state()
 
-    def describe(self, engine: EngineInfo | None = None, workload: dict[str, Any] | None = None) -> None:
-        """Say which engine runs and what it is given to do."""
+    def describe(
+        self,
+        *,
+        engine: EngineInfo | None = None,
+        workload: dict[str, Any] | None = None,
+        tracer: dict[str, Any] | None = None,
+    ) -> None:
+        """Say which engine runs, what it is given to do, and what traced its kernels if it was not CUPTI."""
         self.state.engine = engine or self.state.engine
         self.state.workload = workload or self.state.workload
+        self.state.tracer = tracer or self.state.tracer
         self._save_state()
 
     def warn(self, code: str, message: str, subject: str = "") -> None:
@@ -148,6 +166,12 @@ class Session:
         """Newest readings of each device: ``{index, power_mw, energy_uj, sm_mhz, temperature_c}``, None if unknown."""
         wanted = {device.index for device in self.state.devices}
         return [reading for reading in self._sampler.latest() if reading["index"] in wanted]
+
+    def discard(self) -> None:
+        """Stop collecting and remove what was written: there is nothing worth keeping. Idempotent."""
+        if self._is_open:
+            self._stop()
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> Capture:
         """Stop collecting and finalize.
