@@ -29,5 +29,6 @@ PYBIND11_MODULE(_native, module) {
   qmeter::bind_clock(module);
   qmeter::bind_spool(module);
   qmeter::bind_kernel_tracer(module);
+  qmeter::bind_step_marker(module);
   qmeter::bind_energy_sampler(module);
 }
