@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from qmeter_native.engines.model_source import ModelSource
+from qmeter_native.engines.model_source import ModelSource, is_hub_reachable
 from qmeter_native.engines.protocol import Vocabulary
 from qmeter_native.errors import EngineError
 
@@ -41,13 +41,26 @@ def load_model(source: ModelSource, device: Any, dtype: Any, seed: int) -> Any:
             with torch.device(device):
                 model = AutoModelForCausalLM.from_config(source.config, dtype=dtype)
         else:
-            model = AutoModelForCausalLM.from_pretrained(source.location, config=source.config, dtype=dtype)
-            model = model.to(device)
+            model = _read_weights(source, dtype).to(device)
     except torch.OutOfMemoryError as error:
         raise EngineError(f"{source.name} does not fit on {device}: {error}", _MEMORY_HINT) from error
     except Exception as error:  # safetensors, transformers and torch raise many types
         raise EngineError(f"the weights of {source.location or source.name} cannot be loaded: {error}") from error
     return model.eval().requires_grad_(False)
+
+
+def _read_weights(source: ModelSource, dtype: Any) -> Any:
+    """What is on this machine; only if it is not here, for a hub id, what the hub has."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source.location, config=source.config, dtype=dtype, local_files_only=True
+        )
+    except OSError:
+        if source.kind != "hub" or not is_hub_reachable():
+            raise
+    return AutoModelForCausalLM.from_pretrained(source.location, config=source.config, dtype=dtype)
 
 
 def vocabulary_of(config: Any) -> Vocabulary:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from qmeter_native.engines.model_shapes import near_names, shape_names, shape_of
 from qmeter_native.errors import EngineError, ModelNotFoundError
 
-__all__ = ["BUILTIN_MODEL", "ModelSource", "resolve_model"]
+__all__ = ["BUILTIN_MODEL", "ModelSource", "is_hub_reachable", "resolve_model"]
 
 BUILTIN_MODEL = "builtin:stdlib-lm"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -102,7 +102,7 @@ def _hub_config(name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        if not _is_hub_reachable():
+        if not is_hub_reachable():
             raise ModelNotFoundError(
                 f"no model called {name!r} is here: it is no local directory, it is not in the local hub cache, "
                 "and the hub cannot be reached",
@@ -114,7 +114,7 @@ def _hub_config(name: str) -> Any:
         raise ModelNotFoundError(f"the hub gave no model {name!r}: {_cause(error)}", _suggestion(name)) from error
 
 
-def _is_hub_reachable() -> bool:
+def is_hub_reachable() -> bool:
     """Whether the hub's name resolves. Without this, transformers retries for 23 s before it gives up."""
     from huggingface_hub import constants
 

@@ -42,7 +42,7 @@ class LoadResult:
             got to it, so that a late generator does not hide waiting time; the lag is in ``description``.
         output_tokens: One row a chunk, by request and time.
         description: Plain JSON: the workload, the lag of the schedule, and what was left undone.
-        failure: Why the engine stopped in mid-run; None if it did not.
+        failure: Why the engine stopped, or failed its first failed request; None if it did neither.
     """
 
     requests: RequestTable
@@ -100,7 +100,7 @@ def run_workload(
     Args:
         engine: What to drive.
         workload: What to send.
-        stop: When set, the rest is given up and what has been received is returned.
+        stop: When set, the rest is given up and what has been received is returned. Ctrl-C does the same.
         progress: Called after every chunk, and at least every 50 ms.
     """
     return _Run(engine, workload, stop or Event(), progress or (lambda _: None)).run()
@@ -131,11 +131,13 @@ class _Run:
                 self._report()
         except EngineError as error:
             failure = error.what
+        except KeyboardInterrupt:
+            self._stop.set()
+        failure = failure or next((client.error for client in self._clients if client.error), None)
         for request, client in enumerate(self._clients):
             if not client.is_over:
-                client.error = failure or "interrupted"
-                if failure is None:
-                    self._engine.cancel(request)
+                client.error = "interrupted" if self._stop.is_set() else f"given up: {failure}"
+                self._engine.cancel(request)
         return self._result(failure)
 
     def _send(self, prompt: list[int], due_ns: int) -> None:
@@ -169,6 +171,7 @@ class _Run:
             **self._workload.describe(),
             "num_sent": len(self._clients),
             "num_finished": self._num_finished,
+            "is_interrupted": self._stop.is_set(),
             "schedule_lag_mean_s": float(np.mean(lags_s)) if lags_s else None,
             "schedule_lag_max_s": max(lags_s, default=None),
             "prompts": "held-out source" if self._engine.vocabulary.is_bytes else "random ids",

@@ -104,7 +104,7 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
 )
 def test_a_broken_config_is_named_with_its_cause(tmp_path: Path, text: str, cause: str) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(EngineError, match="config.json") as caught:
+    with pytest.raises(EngineError, match=r"config\.json") as caught:
         resolve_model(str(tmp_path))
     assert cause in caught.value.what
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_an_operator_of_no_length_counts() -> None:
 @given(call_trees())
 def test_operators_that_count_never_overlap_on_a_thread(events: list[Event]) -> None:
     rows = sorted((events[number] for number in counting(*events)), key=lambda event: (event[2], event[0], event[1]))
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert before[2] != after[2] or before[1] <= after[0]
 
 

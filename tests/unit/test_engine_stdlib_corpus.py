@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def corpus() -> ModuleType:
     spec = importlib.util.spec_from_file_location("stdlib_corpus", ROOT / "tools" / "stdlib_corpus.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -26,9 +27,8 @@ def corpus() -> ModuleType:
 
 
 def source(topic: str) -> str:
-    return "".join(
-        f"def {topic}_{number}(value):\n    return value * {number * 7} + {number}\n" for number in range(99)
-    )
+    functions = (f"def {topic}_{number}(value):\n    return value * {number * 7} + {number}\n" for number in range(99))
+    return "".join(functions)
 
 
 @pytest.fixture

@@ -120,8 +120,7 @@ def test_after_close_receive_and_submit_say_that_the_engine_has_stopped() -> Non
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="stopped"):
-        while True:
-            engine.receive(0.01)
+        engine.receive(0.01)
     with pytest.raises(EngineError, match="no more requests"):
         engine.submit(0, [3, 4], 1)
 

@@ -71,7 +71,7 @@ def test_an_engine_that_breaks_leaves_a_result_that_says_so() -> None:
     result = run_workload(ScriptedEngine(breaks_after=5), Workload(num_requests=2, input_len=2, output_len=4))
     assert result.failure == "the engine has stopped: out of script"
     assert result.requests.num_output_tokens.tolist() == [3, 2]
-    assert result.requests.error.tolist() == ["the engine has stopped: out of script"] * 2
+    assert result.requests.error.tolist() == ["given up: the engine has stopped: out of script"] * 2
 
 
 def test_progress_counts_up_to_the_whole_workload() -> None:
@@ -96,3 +96,13 @@ def test_the_description_is_the_workload_and_what_became_of_it() -> None:
     description = run_workload(ScriptedEngine(), workload).description
     assert workload.describe().items() <= description.items()
     assert (description["num_sent"], description["num_finished"]) == (2, 2)
+
+
+def test_ctrl_c_keeps_what_was_received() -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.num_output_tokens == 2:
+            raise KeyboardInterrupt
+
+    result = run_workload(ScriptedEngine(), Workload(num_requests=2, input_len=2, output_len=9), progress=interrupt)
+    assert result.output_tokens.num_tokens.sum() == 2
+    assert result.description["is_interrupted"]
