@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,25 @@ def test_after_close_receive_and_submit_say_that_the_engine_has_stopped() -> Non
         engine.receive(0.01)
     with pytest.raises(EngineError, match="no more requests"):
         engine.submit(0, [3, 4], 1)
+
+
+def test_an_engine_that_fails_in_mid_run_says_why_and_keeps_what_was_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import LlamaForCausalLM
+
+    forward, calls = LlamaForCausalLM.forward, []
+
+    def failing_forward(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("the device is lost")
+        return forward(*args, **kwargs)
+
+    with TransformersEngine(OPTIONS) as engine:
+        monkeypatch.setattr(LlamaForCausalLM, "forward", failing_forward)
+        result = run_workload(engine, Workload(num_requests=2, input_len=8, output_len=9))
+    assert result.failure == "the device is lost"
+    assert result.requests.num_output_tokens.tolist() == [3, 3]
+    assert result.requests.error.tolist() == ["the device is lost"] * 2
 
 
 def test_the_built_in_model_continues_source_code() -> None:
