@@ -103,34 +103,30 @@ def split_energy(windows: EnergyWindows, busy_ns: _Array, idle_power_w: float | 
     busy_power_w, idle_level_w = _two_levels(energy_j, busy_s, idle_s, idle_power_w)
     if idle_power_w is None:
         busy_j = _ratio(energy_j * busy_s, length_s)
-        idle_j, unattributed_j, static_w = energy_j - busy_j, np.zeros(len(energy_j)), None
-        method = f"attributed: {windows.source}, by time in each window; idle power was not measured"
-        idle_method = method
+        idle_j = energy_j - busy_j
+        how = idle_how = "by time in each window; idle power was not measured"
     else:
         idle_j = np.minimum(energy_j, idle_power_w * idle_s)
         busy_j = np.minimum(energy_j - idle_j, _MAX_OVER_MEAN * busy_power_w * busy_s)
-        unattributed_j = energy_j - idle_j - busy_j
-        static_w = np.minimum(idle_power_w, _ratio(busy_j, busy_s))
-        method = f"attributed: {windows.source}, less idle power in idle time, by busy time in each window"
-        idle_method = f"attributed: {windows.source}, measured idle power in idle time"
-    power_w = _ratio(energy_j, length_s)
-    slack_j = power_w[[0, -1]] * windows.slack_ns[[0, -1]] / NS_PER_S
+        how, idle_how = "less idle power in idle time, by busy time in each window", "measured idle power in idle time"
+    busy_w = _ratio(busy_j, busy_s)
+    slack_j = _ratio(energy_j, length_s)[[0, -1]] * windows.slack_ns[[0, -1]] / NS_PER_S
     return EnergySplit(
         idle_j=idle_j,
-        unattributed_j=unattributed_j,
-        busy_w=_ratio(busy_j, busy_s),
-        static_w=static_w,
+        unattributed_j=energy_j - idle_j - busy_j,
+        busy_w=busy_w,
+        static_w=None if idle_power_w is None else np.minimum(idle_power_w, busy_w),
         measured_j=math.fsum(energy_j),
         measured_slack_j=float(slack_j.sum()),
         raw_residual_fraction=_raw_residual(energy_j, busy_power_w * busy_s + idle_level_w * idle_s),
         error=EnergyError(
             timing=_timing_error(energy_j, length_s, windows.slack_ns / NS_PER_S),
-            variation=_variation(_ratio(busy_j, busy_s), busy_s),
+            variation=_variation(busy_w, busy_s),
             systematic=windows.systematic,
         ),
-        method=method,
+        method=f"attributed: {windows.source}, {how}",
         gross_method=f"measured: {windows.source}",
-        idle_method=idle_method,
+        idle_method=f"attributed: {windows.source}, {idle_how}",
     )
 
 

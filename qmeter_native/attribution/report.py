@@ -9,7 +9,7 @@ from qmeter_native.attribution.energy_pool import EnergyPool
 from qmeter_native.attribution.latency import request_latencies
 from qmeter_native.attribution.requests import latency_parts
 from qmeter_native.attribution.rows import kernel_rows, phase_rows, request_rows
-from qmeter_native.attribution.shares import Rides
+from qmeter_native.attribution.shares import Rides, ShareRule
 from qmeter_native.attribution.steps import StepSpans, kernel_steps, step_spans
 from qmeter_native.attribution.totals import totals
 from qmeter_native.attribution.usage import DeviceUsage, KernelNames, device_usage
@@ -33,7 +33,7 @@ def attribute(capture: Capture, name: str) -> AttributionReport:
     step_of_kernel = kernel_steps(capture, spans)
     usages = [device_usage(capture, device, names, spans, step_of_kernel, rides) for device in capture.manifest.devices]
     pool = EnergyPool.of(usages)
-    step_j = sum((usage.step_j for usage in usages), np.zeros((rides.num_steps, 3)))
+    step_j = sum((usage.step_j for usage in usages), np.zeros((rides.num_steps, len(ShareRule))))
     ride_j = rides.share_j(step_j)
     ride_ns = sum((rides.share_ns(usage.step_ns) for usage in usages), np.zeros(len(ride_j), np.int64))
     latencies = request_latencies(capture.requests)
