@@ -73,7 +73,8 @@ FAMILY_RULES: Final = tuple(
             r"copy Cat(Array)?Batch \bcat\b concat index gather scatter embedding fill arange transpose permute "
             r"contiguous clone masked flip unfold stack nonzero where pad\b split tri[ul] DeviceSelect DeviceCompact "
             r"aten::(_to_copy|to|select|slice|narrow|expand|repeat\w*|zero_|ones\w*|zeros\w*|empty\w*|full\w*|item"
-            r"|_local_scalar_dense|resize_|set_|detach|lift_fresh|roll)$",
+            r"|_local_scalar_dense|resize_|set_|lift_fresh|roll|t|view\w*|_unsafe_view|_?reshape\w*|unsqueeze|squeeze"
+            r"|as_strided|alias|flatten|movedim|resolve_\w+)$ detach_?$",
         ),
         (OpFamily.NORM, r"reduce_kernel.*(Mean|Norm) triton_(red|per)_"),
         (
