@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -17,7 +17,7 @@ __all__ = ["Section"]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A title, what stands under it, and the footnotes of what is missing there. Prints nothing if empty."""
+    """A title, what stands under it, and the footnotes of what is missing there. Empty without a body."""
 
     title: str
     body: Sequence[RenderableType] = ()
@@ -25,15 +25,12 @@ class Section:
     footnotes: Footnotes = field(default_factory=Footnotes)
     remarks: Sequence[str] = ()
 
-    def print(self, console: Console) -> None:
-        """Print the section with an empty line before it."""
+    def parts(self) -> list[RenderableType]:
+        """What to print, an empty line first; nothing if there is no body."""
         if not self.body:
-            return
+            return []
         title = Text.assemble("\n", (self.title, "bold"))
         if self.subtitle:
             title.append(f"  {self.subtitle}", "dim")
-        console.print(title)
-        for part in self.body:
-            console.print(part)
-        for line in (*self.footnotes.lines(), *self.remarks):
-            console.print(Padding(Text(line, "dim"), (0, 0, 0, INDENT)))
+        notes = [Padding(Text(line, "dim"), (0, 0, 0, INDENT)) for line in (*self.footnotes.lines(), *self.remarks)]
+        return [title, *self.body, *notes]
