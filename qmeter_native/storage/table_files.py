@@ -78,8 +78,11 @@ def _narrow(values: NDArray[Any]) -> NDArray[Any]:
     """The same integers in the narrowest type that holds them."""
     if values.dtype == bool or len(values) == 0:
         return values
-    low, high = values.min(), values.max()
-    return values.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)), copy=False)
+    low, high = int(values.min()), int(values.max())
+    if low >= 0:
+        return values.astype(np.min_scalar_type(high), copy=False)
+    # -1 - high needs the same signed type as high. A plain union of int8 and uint64 would be float64.
+    return values.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(-1 - high)), copy=False)
 
 
 def _decoded(table: type[Table], path: Path, num_rows: int) -> dict[str, NDArray[Any]]:

@@ -91,6 +91,17 @@ def test_kernels_find_their_ranges_again(tmp_path: Path) -> None:
     assert read.ranges.name[read.kernels.range_id].tolist() == ["early", "late"]
 
 
+def test_times_out_of_order_and_far_apart_stay_exact(tmp_path: Path) -> None:
+    builder = CaptureBuilder()
+    for start in (10**10 + 1, 3, 7 * 10**10, 127, 128):
+        builder.add(RangeTable, start_ns=T0 + start, end_ns=T0 + start + start % 7, name=str(start))
+        builder.step(start, start, start + 1)
+    builder.step(-1, 0, 1).step(2**62, 0, 1)
+    capture = builder.build()
+    write_capture(capture, tmp_path / "run.qmt")
+    assert_same_tables(capture, read_capture(tmp_path / "run.qmt"))
+
+
 def test_a_row_of_an_unlisted_process_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="process"):
         write_capture(CaptureBuilder().kernel(0, 1, process=4).build(), tmp_path / "run.qmt")
