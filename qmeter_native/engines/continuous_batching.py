@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from dataclasses import fields
 from typing import Any
 
@@ -11,14 +12,25 @@ from qmeter_native.errors import EngineError
 
 __all__ = ["attention_for", "batching_config", "effective_settings", "start_manager"]
 
+_FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+
 
 def attention_for(options: EngineOptions, device: Any) -> str:
-    """The attention implementation. Only an installed package counts: kernels are never fetched from a hub."""
-    if options.attention != "auto":
-        return options.attention
-    if device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None:
-        return "flash_attention_2"
-    return "sdpa"
+    """The attention implementation. Only an installed package counts: kernels are never fetched from a hub.
+
+    Raises:
+        EngineError: Flash attention was asked for and cannot run here.
+    """
+    if options.attention == "auto":
+        has_flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+        return "flash_attention_2" if has_flash else "sdpa"
+    package = _FLASH_PACKAGES.get(options.attention)
+    if package is not None and (device.type != "cuda" or importlib.util.find_spec(package) is None):
+        raise EngineError(
+            f"{options.attention} was asked for, and it needs a CUDA GPU and the package {package}",
+            "Install the package, or use sdpa.",
+        )
+    return options.attention
 
 
 def batching_config(options: EngineOptions, attention: str, device: Any) -> Any:
@@ -53,6 +65,8 @@ def start_manager(model: Any, attention: str, config: Any) -> Any:
     """
     from transformers import GenerationConfig
 
+    # Its errors reach the client with the request; the logger would print tracebacks too.
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
     # Versions before ``auto_switch_to_flash`` keep their hands off an implementation that is named as paged.
     is_prefixed = attention == "eager" or not hasattr(config, "auto_switch_to_flash")
     generation = GenerationConfig(do_sample=False, eos_token_id=-1)

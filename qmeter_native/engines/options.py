@@ -71,11 +71,20 @@ class EngineOptions:
         return self.page_size or (256 if attention.startswith("flash") else 32)
 
     def num_blocks_for(self, page_size: int) -> int:
-        """Blocks that hold ``max_concurrency`` requests of ``max_context_len`` tokens and leave a quarter free."""
-        if self.num_blocks is not None:
-            return self.num_blocks
-        needed = self.max_concurrency * math.ceil((self.max_context_len + 1) / page_size)
-        return math.ceil(needed / (1 - _FREE_SHARE)) + 1
+        """Blocks that hold ``max_concurrency`` requests of ``max_context_len`` tokens and leave a quarter free.
+
+        Raises:
+            UsageError: ``num_blocks`` was given and is too few for one request.
+        """
+        blocks_per_request = math.ceil((self.max_context_len + 1) / page_size)
+        if self.num_blocks is None:
+            return math.ceil(self.max_concurrency * blocks_per_request / (1 - _FREE_SHARE)) + 1
+        if self.num_blocks < blocks_per_request:
+            raise UsageError(
+                f"{self.num_blocks} blocks of {page_size} tokens cannot hold one request of {self.max_context_len}",
+                f"Give at least {blocks_per_request} blocks.",
+            )
+        return self.num_blocks
 
     def batch_tokens(self) -> int:
         """Tokens in one step: all prompts at once up to 2048, and one token of each request at least."""

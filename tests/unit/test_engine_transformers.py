@@ -193,6 +193,16 @@ def test_a_transformers_without_the_seam_is_named() -> None:
         StepRecorder(SimpleNamespace(scheduler=object()), KeepingSink(), int)
 
 
+def test_flash_attention_that_is_not_here_is_an_error_that_names_its_package() -> None:
+    with pytest.raises(EngineError, match="flash_attn"):
+        TransformersEngine(EngineOptions("shape:tiny", device="cpu", attention="flash_attention_2"))
+
+
+def test_a_cache_too_small_for_one_request_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="cannot hold one request"):
+        TransformersEngine(EngineOptions("shape:tiny", device="cpu", max_context_len=48, page_size=16, num_blocks=2))
+
+
 @pytest.mark.parametrize(
     "fields", [{"device": "tpu"}, {"dtype": "int8"}, {"attention": "fast"}, {"num_blocks": 0}, {"compile_level": 4}]
 )
