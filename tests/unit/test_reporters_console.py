@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from qmeter_native.model.estimate import Estimate
-from qmeter_native.model.manifest import LossReport, Validity
+from qmeter_native.model.manifest import EngineInfo, LossReport, Validity
 from qmeter_native.model.report import AttributionReport, Balance, RequestBalance
 from qmeter_native.reporters.console import ReportOptions, make_console, print_report
 from tests import reports
@@ -80,13 +80,24 @@ def test_a_balance_that_does_not_close_is_marked_on_its_device() -> None:
 
 
 def test_a_missing_figure_is_a_dash_with_its_reason_once_below_the_table() -> None:
+    phases = section(printed(reports.report_without_energy()), "Phases")
+    assert phases.count("–¹") == 6
+    assert phases.count(reports.NO_SENSOR) == 1
+
+
+def test_what_is_missing_altogether_is_one_line_and_never_0() -> None:
     text = printed(reports.report_without_energy())
-    energy = section(text, "Energy")
-    assert energy.count("–¹") == 8
-    assert energy.count(reports.NO_SENSOR) == 1
-    assert " 0 J" not in energy
-    assert section(text, "Kernels by energy").splitlines()[1].strip() == f"– {reports.NO_SENSOR}"
+    for title in ("Energy", "Kernels by energy"):
+        assert [line.strip() for line in section(text, title).splitlines()[1:]] == [f"– {reports.NO_SENSOR}"]
     assert f"– energy   not measured: {reports.NO_SENSOR}" in text
+    assert " 0 J" not in text
+
+
+def test_one_missing_total_points_to_its_reason() -> None:
+    missing = Estimate.missing("no input tokens were counted")
+    energy = section(printed(replace(reports.report(), totals=reports.totals(j_per_input_token=missing))), "Energy")
+    assert "per input token     –¹" in energy
+    assert "¹ no input tokens were counted" in energy
 
 
 def test_one_kernel_without_joules_points_to_its_own_reason() -> None:
@@ -114,10 +125,11 @@ def test_the_energy_ranking_is_by_joules() -> None:
 
 def test_a_kernel_of_both_phases_is_mixed_and_others_name_theirs() -> None:
     report = reports.report()
-    shares = ({"prefill": 1.0}, {"decode": 1.0}, {"none": 1.0}, {"prefill": 0.12, "decode": 0.88})
+    shares = ({"prefill": 1.0}, {"decode": 1.0}, {"none": 1.0}, {"prefill": 0.004, "decode": 0.996})
     rows = tuple(replace(row, phase_shares=share) for row, share in zip(report.kernels, shares, strict=False))
+    rows += report.kernels[4:]
     table = section(printed(replace(report, kernels=rows)), "Kernels by time").splitlines()
-    for row, phase in zip(table[2:6], ("prefill", "decode", "none", "mixed 12:88"), strict=True):
+    for row, phase in zip(table[2:7], ("prefill", "decode", "none", "mixed <1:>99", "mixed 12:88"), strict=True):
         assert f" {phase} " in row
 
 
@@ -167,9 +179,19 @@ def test_the_report_ends_with_the_next_command() -> None:
 
 
 def test_a_setting_that_ran_otherwise_than_asked_is_said() -> None:
-    text = printed(reports.report())
+    asked = {"quantization": None, "dtype": "auto", "attention": "flash", "cuda_graphs": True, "tp": 1}
+    ran = {
+        "quantization": "none",
+        "dtype": "bf16",
+        "attention": "sdpa",
+        "cuda_graphs": {"a": False, "b": True},
+        "tp": 1,
+    }
+    engine = EngineInfo("transformers", "5", "shape:x", asked, ran)
+    text = printed(replace(reports.report(), engine=engine))
+    assert text.count("asked for") == 2
     assert "attention: asked for flash, ran sdpa" in text
-    assert "quantization: asked" not in text
+    assert "cuda graphs: asked for on, ran a off, b on" in text
 
 
 def test_an_empty_capture_prints_without_tables() -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 from qmeter_native.model.report import AttributionReport, EnergyBalance, RequestBalance, TimeBalance
 from qmeter_native.reporters.console.header import device_label
 from qmeter_native.reporters.console.section import Section
-from qmeter_native.reporters.console.table import INDENT
+from qmeter_native.reporters.console.table import INDENT, plain
 from qmeter_native.reporters.quantity import count, percent, quantity, scale_of
 from qmeter_native.units import ns_to_s
 
@@ -57,7 +57,7 @@ def _time_text(time: TimeBalance) -> str:
 
 def _energy_text(energy: EnergyBalance) -> str:
     if energy.measured_j is None:
-        return f"not measured: {energy.reason or 'no reason was recorded'}"
+        return f"not measured: {plain(energy.reason or 'no reason was recorded')}"
     scale = scale_of([energy.measured_j], "J")
     parts = {
         "kernels": energy.kernels_j,
@@ -70,13 +70,13 @@ def _energy_text(energy: EnergyBalance) -> str:
     left_over = [] if energy.residual_j is None else [f"left over {quantity(energy.residual_j, 'J')}"]
     if energy.raw_residual_fraction is not None:
         left_over.append(f"raw residual {percent(energy.raw_residual_fraction)} %")
-    lines.append(" · ".join([*left_over, f"{count(energy.num_windows)} windows", energy.method]))
+    lines.append(" · ".join([*left_over, f"{count(energy.num_windows)} windows", plain(energy.method)]))
     return "\n".join(lines)
 
 
 def _request_text(requests: RequestBalance) -> str:
     if requests.max_residual_ns is None:
-        return f"not measured: {requests.reason or 'no reason was recorded'}"
+        return f"not measured: {plain(requests.reason or 'no reason was recorded')}"
     return (
         f"{count(requests.num_requests)} × (queue + steps + gaps + host = end to end)\n"
         f"left over at most {requests.max_residual_ns} ns"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.padding import Padding
-from rich.text import Text
+from typing import Any
 
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo
 from qmeter_native.model.report import AttributionReport
 from qmeter_native.reporters.console.section import Section
-from qmeter_native.reporters.console.table import INDENT, plain
+from qmeter_native.reporters.console.table import indented, plain
 from qmeter_native.reporters.quantity import quantity
 
 __all__ = ["device_label", "header_section"]
@@ -24,8 +23,7 @@ def header_section(report: AttributionReport) -> Section:
     lines = [_device_line(device, len(report.devices)) for device in report.devices]
     if report.engine is not None:
         lines += _engine_lines(report.engine)
-    indented = [Padding(Text(plain(line)), (0, 0, 0, INDENT)) for line in lines]
-    return Section(plain(report.name), indented)
+    return Section(plain(report.name), [indented(line) for line in lines])
 
 
 def _device_line(device: DeviceInfo, num_devices: int) -> str:
@@ -45,6 +43,17 @@ def _engine_lines(engine: EngineInfo) -> list[str]:
     lines = [f"{engine.model} on {engine.name} {engine.version}".rstrip()]
     for key, asked in engine.requested.items():
         ran = engine.effective.get(key, asked)
-        if asked is not None and ran != asked:
-            lines.append(f"{key}: asked for {asked}, ran {ran}")
+        if asked not in (None, "auto") and _said(ran) != _said(asked):
+            lines.append(f"{key.replace('_', ' ')}: asked for {_said(asked)}, ran {_said(ran)}")
     return lines
+
+
+def _said(setting: Any) -> str:
+    """A setting in words: on and off, and the parts of one that has several, unless they agree."""
+    if isinstance(setting, bool):
+        return "on" if setting else "off"
+    if isinstance(setting, dict):
+        parts = {key: _said(value) for key, value in setting.items()}
+        same = set(parts.values())
+        return same.pop() if len(same) == 1 else ", ".join(f"{key} {value}" for key, value in parts.items())
+    return str(setting)

@@ -9,7 +9,7 @@ from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.report import AttributionReport, KernelRow
 from qmeter_native.reporters.console.footnotes import MISSING, Footnotes
 from qmeter_native.reporters.console.section import Section
-from qmeter_native.reporters.console.table import Column, fitted_table, plain
+from qmeter_native.reporters.console.table import Column, fitted_table, indented, plain
 from qmeter_native.reporters.quantity import Scale, bar, count, percent, scale_of
 
 __all__ = ["kernel_section"]
@@ -21,12 +21,12 @@ _MIXED: Final = "a : b = per cent of a kernel's time in prefill : decode"
 def kernel_section(report: AttributionReport, ranking: str, num_kernels: int, width: int) -> Section:
     """The ``num_kernels`` first kernels by ``ranking``, which is ``time`` or ``energy``."""
     if not report.kernels:
-        return Section(f"Kernels by {ranking}", ["  no kernels were recorded"])
+        return Section(f"Kernels by {ranking}", [indented("no kernels were recorded")])
     footnotes = Footnotes()
     rows: Sequence[KernelRow] = report.kernels
     if ranking == "energy":
         if all(row.energy_j.value is None for row in rows):
-            return Section("Kernels by energy", [f"  {MISSING} {rows[0].energy_j.reason}"])
+            return Section("Kernels by energy", [indented(f"{MISSING} {rows[0].energy_j.reason}")])
         rows = sorted(rows, key=lambda row: -(row.energy_j.value or 0.0))
     shown = rows[:num_kernels]
     columns = _time_columns(shown, footnotes) if ranking == "time" else _energy_columns(shown, footnotes)
@@ -50,8 +50,9 @@ def _time_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Colum
         _seconds("time", [row.time_s for row in rows]),
         Column("share %", [percent(row.time_share) for row in rows]),
         _bars([row.time_share for row in rows]),
-        _seconds("overlapped", [row.overlapped_s for row in rows], rank=8),
     ]
+    if any(row.overlapped_s for row in rows):
+        columns.append(_seconds("overlapped", [row.overlapped_s for row in rows], rank=8))
     if any(row.energy_j.value is not None for row in rows):
         columns += [
             _joules("energy", [row.energy_j for row in rows], energy, footnotes, rank=6),
@@ -94,8 +95,13 @@ def _phase(row: KernelRow) -> str:
     """The phase a kernel ran in; ``mixed 12:88`` where it ran in both."""
     prefill, decode = (row.phase_shares.get(phase, 0.0) for phase in ("prefill", "decode"))
     if prefill and decode:
-        return f"mixed {100 * prefill:.0f}:{100 * decode:.0f}"
+        return f"mixed {_per_cent(prefill)}:{_per_cent(decode)}"
     return "prefill" if prefill else "decode" if decode else "none"
+
+
+def _per_cent(share: float) -> str:
+    """A share that is neither nothing nor all, without decimals and never as 0 or 100."""
+    return "<1" if share < 0.01 else ">99" if share > 0.99 else f"{100 * share:.0f}"
 
 
 def _calls(rows: Sequence[KernelRow]) -> Column:

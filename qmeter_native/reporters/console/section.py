@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from qmeter_native.reporters.console.footnotes import Footnotes
-from qmeter_native.reporters.console.table import INDENT
+from qmeter_native.reporters.console.table import indented
 
 __all__ = ["Section"]
 
@@ -32,5 +31,5 @@ class Section:
         title = Text.assemble("\n", (self.title, "bold"))
         if self.subtitle:
             title.append(f"  {self.subtitle}", "dim")
-        notes = [Padding(Text(line, "dim"), (0, 0, 0, INDENT)) for line in (*self.footnotes.lines(), *self.remarks)]
+        notes = [indented(line, "dim") for line in (*self.footnotes.lines(), *self.remarks)]
         return [title, *self.body, *notes]

@@ -12,11 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["INDENT", "Column", "fitted_table", "plain", "shortened"]
+__all__ = ["INDENT", "Column", "fitted_table", "indented", "plain", "shortened"]
 
 INDENT: Final = 2
 _GAP: Final = 2
-_MIN_FLEXIBLE: Final = 20
+_MIN_FLEXIBLE: Final = 18
 """Characters below which a kernel's name says nothing any more."""
 
 
@@ -49,6 +49,11 @@ class Column:
 def plain(text: str) -> str:
     """``text`` without anything that a terminal would obey: names come from the traced program."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def indented(text: str, style: str = "") -> RenderableType:
+    """A line of text under a section's title, wrapped to as many as it takes."""
+    return Padding(Text(plain(text), style), (0, 0, 0, INDENT))
 
 
 def shortened(text: str, width: int) -> str:

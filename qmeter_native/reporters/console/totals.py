@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.padding import Padding
-from rich.text import Text
+from rich.console import RenderableType
 
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.report import AttributionReport, Distribution, Totals
 from qmeter_native.reporters.console.footnotes import MISSING, Footnotes
 from qmeter_native.reporters.console.section import Section
-from qmeter_native.reporters.console.table import INDENT, Column, fitted_table
+from qmeter_native.reporters.console.table import Column, fitted_table, indented, plain
 from qmeter_native.reporters.quantity import count, percent, quantity, scale_of
 
 __all__ = ["totals_sections"]
@@ -24,16 +23,15 @@ def totals_sections(report: AttributionReport, width: int) -> list[Section]:
 
 def _latency_section(totals: Totals, width: int) -> Section:
     footnotes = Footnotes()
-    body: list[Padding] = []
+    body: list[RenderableType] = []
     if totals.num_requests:
         rows = ["mean", "median", "p90", "p99", "count"]
         columns = [Column("", rows, justify="left", style="dim")]
         named = {"TTFT": totals.ttft_s, "TPOT": totals.tpot_s, "ITL": totals.itl_s, "E2E": totals.e2e_s}
         columns += [_distribution(title, sample, footnotes) for title, sample in named.items()]
         table, _ = fitted_table(columns, width)
-        body.append(Padding(table, 0))
-    lines = _throughput(totals)
-    body += [Padding(Text(line), (0, 0, 0, INDENT)) for line in lines]
+        body.append(table)
+    body += [indented(line) for line in _throughput(totals)]
     return Section("Totals", body, f"{quantity(totals.wall_s, 's')} measured", footnotes)
 
 
@@ -69,6 +67,9 @@ def _energy_section(totals: Totals, width: int) -> Section:
         "per request": (totals.j_per_request, "J"),
     }
     estimates = [estimate for estimate, _ in rows.values()]
+    reasons = {estimate.reason for estimate in estimates}
+    if all(estimate.value is None for estimate in estimates) and len(reasons) == 1:
+        return Section("Energy", [indented(f"{MISSING} {reasons.pop()}")])
     footnotes = Footnotes()
     values, units, intervals = [], [], []
     for estimate, unit in rows.values():
@@ -96,7 +97,7 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _method(estimate: Estimate) -> str:
-    return MISSING if estimate.value is None else estimate.method
+    return MISSING if estimate.value is None else plain(estimate.method)
 
 
 def _systematic(estimates: Sequence[Estimate]) -> list[str]:
