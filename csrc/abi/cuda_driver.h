@@ -3,19 +3,32 @@
 
 #include <cstdint>
 
-namespace qmeter::abi {
+namespace qmeter::cuda {
 
-using CudaResult = int32_t;
-constexpr CudaResult kCudaSuccess = 0;
-constexpr CudaResult kCudaErrorNotInitialized = 3;
-constexpr CudaResult kCudaErrorNoDevice = 100;
-constexpr CudaResult kCudaErrorInvalidContext = 201;
-constexpr CudaResult kCudaErrorInvalidHandle = 400;
+using Result = int32_t;
+constexpr Result kSuccess = 0;
+constexpr Result kErrorNoDevice = 100;
+constexpr Result kErrorInvalidContext = 201;
+constexpr Result kErrorInvalidHandle = 400;
 
-using CudaDevice = int32_t;
-using CudaContext = void*;
-using CudaModule = void*;
-using CudaFunction = void*;
-using CudaStream = void*;
+using Device = int32_t;
+using Context = void*;
+using Module = void*;
+using Function = void*;
+using Stream = void*;
 
-}  // namespace qmeter::abi
+// Functions, by their exported names.
+using cuInit = Result(uint32_t);
+using cuGetErrorName = Result(Result, const char**);
+using cuCtxGetCurrent = Result(Context*);
+using cuCtxPushCurrent_v2 = Result(Context);
+using cuCtxPopCurrent_v2 = Result(Context*);
+using cuDevicePrimaryCtxRetain = Result(Context*, Device);
+using cuDevicePrimaryCtxRelease_v2 = Result(Device);
+using cuModuleLoadData = Result(Module*, const void*);
+using cuModuleUnload = Result(Module);
+using cuModuleGetFunction = Result(Function*, Module, const char*);
+using cuLaunchKernel = Result(Function, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
+                              Stream, void**, void**);
+
+}  // namespace qmeter::cuda

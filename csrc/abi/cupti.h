@@ -6,47 +6,55 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace qmeter::abi {
+namespace qmeter::cupti {
 
-using CuptiResult = int32_t;
-constexpr CuptiResult kCuptiSuccess = 0;
-constexpr CuptiResult kCuptiErrorMaxLimitReached = 12;  // end of a buffer
-constexpr CuptiResult kCuptiErrorNotInitialized = 15;
-constexpr CuptiResult kCuptiErrorInvalidKind = 21;
-constexpr CuptiResult kCuptiErrorInsufficientPrivileges = 35;
-constexpr CuptiResult kCuptiErrorMultipleSubscribersNotSupported = 39;
-constexpr CuptiResult kCuptiErrorVirtualizedDeviceInsufficientPrivileges = 40;
-constexpr CuptiResult kCuptiErrorUnknown = 999;
+using Result = int32_t;
+constexpr Result kSuccess = 0;
+constexpr Result kErrorMaxLimitReached = 12;  // end of a buffer
+constexpr Result kErrorInvalidKind = 21;
+constexpr Result kErrorInsufficientPrivileges = 35;
+constexpr Result kErrorMultipleSubscribersNotSupported = 39;
+constexpr Result kErrorVirtualizedDeviceInsufficientPrivileges = 40;
+constexpr Result kErrorUnknown = 999;
 
-// cuptiGetVersion: 18 is CUPTI 12.0 and 12.1; from 13.0 on it reads 130000 and the like.
-constexpr uint32_t kCuptiOldestVersion = 18;
+// CUPTI 12.1 answers 18, though its header lists 12.0 as 19; from 13.0 on it answers 130000 and the like.
+constexpr uint32_t kOldestVersion = 18;
 
-using CuptiActivityKind = int32_t;
-constexpr CuptiActivityKind kCuptiActivityMemcpy = 1;
-constexpr CuptiActivityKind kCuptiActivityMemset = 2;
-constexpr CuptiActivityKind kCuptiActivityConcurrentKernel = 10;
-constexpr CuptiActivityKind kCuptiActivityMemcpy2 = 22;  // between two devices
+using ActivityKind = int32_t;
+constexpr ActivityKind kActivityMemcpy = 1;
+constexpr ActivityKind kActivityMemset = 2;
+constexpr ActivityKind kActivityConcurrentKernel = 10;
+constexpr ActivityKind kActivityMemcpy2 = 22;  // between two devices
 
-constexpr int32_t kCuptiAttributeZeroedOutActivityBuffer = 5;  // value: uint8_t
-constexpr uint32_t kCuptiFlushForced = 1;
+constexpr int32_t kAttributeZeroedOutActivityBuffer = 5;  // value: uint8_t
+constexpr uint32_t kFlushForced = 1;
 
-// Directions of a copy, 0 to 10.
-constexpr uint8_t kCuptiMemcpyHtoD = 1;
-constexpr uint8_t kCuptiMemcpyPtoP = 10;
+// Directions of a copy: host, device, array, peer.
+constexpr uint8_t kMemcpyUnknown = 0;
+constexpr uint8_t kMemcpyHtoD = 1;
+constexpr uint8_t kMemcpyDtoH = 2;
+constexpr uint8_t kMemcpyHtoA = 3;
+constexpr uint8_t kMemcpyAtoH = 4;
+constexpr uint8_t kMemcpyAtoA = 5;
+constexpr uint8_t kMemcpyAtoD = 6;
+constexpr uint8_t kMemcpyDtoA = 7;
+constexpr uint8_t kMemcpyDtoD = 8;
+constexpr uint8_t kMemcpyHtoH = 9;
+constexpr uint8_t kMemcpyPtoP = 10;
 
-using CuptiSubscriber = void*;
-using CuptiContext = void*;  // CUcontext
-using CuptiCallback = void (*)(void* user_data, int32_t domain, uint32_t id, const void* data);
-using CuptiBufferRequested = void (*)(uint8_t** buffer, size_t* size, size_t* max_num_records);
-using CuptiBufferCompleted = void (*)(CuptiContext context, uint32_t stream, uint8_t* buffer, size_t size,
-                                      size_t valid_size);
+using Subscriber = void*;
+using Context = void*;  // CUcontext
+using Callback = void (*)(void* user_data, int32_t domain, uint32_t id, const void* data);
+using BufferRequested = void (*)(uint8_t** buffer, size_t* size, size_t* max_num_records);
+using BufferCompleted = void (*)(Context context, uint32_t stream, uint8_t* buffer, size_t size,
+                                 size_t valid_size);
 
-struct CuptiActivity {
-  CuptiActivityKind kind;
+struct Activity {
+  ActivityKind kind;
 };
 
-struct CuptiActivityKernel {  // CUpti_ActivityKernel9 and later
-  CuptiActivityKind kind;
+struct ActivityKernel {  // CUpti_ActivityKernel9 and later
+  ActivityKind kind;
   uint8_t cache_config;
   uint8_t shared_memory_config;
   uint16_t registers_per_thread;
@@ -80,8 +88,8 @@ struct CuptiActivityKernel {  // CUpti_ActivityKernel9 and later
   uint32_t graph_id;
 };
 
-struct CuptiActivityMemcpy {  // CUpti_ActivityMemcpy5 and later
-  CuptiActivityKind kind;
+struct ActivityMemcpy {  // CUpti_ActivityMemcpy5 and later
+  ActivityKind kind;
   uint8_t copy_kind;
   uint8_t source_kind;
   uint8_t destination_kind;
@@ -100,8 +108,8 @@ struct CuptiActivityMemcpy {  // CUpti_ActivityMemcpy5 and later
   uint32_t graph_id;
 };
 
-struct CuptiActivityMemcpy2 {  // CUpti_ActivityMemcpyPtoP4 and later
-  CuptiActivityKind kind;
+struct ActivityMemcpy2 {  // CUpti_ActivityMemcpyPtoP4 and later
+  ActivityKind kind;
   uint8_t copy_kind;
   uint8_t source_kind;
   uint8_t destination_kind;
@@ -122,8 +130,8 @@ struct CuptiActivityMemcpy2 {  // CUpti_ActivityMemcpyPtoP4 and later
   uint32_t graph_id;
 };
 
-struct CuptiActivityMemset {  // CUpti_ActivityMemset4 and later
-  CuptiActivityKind kind;
+struct ActivityMemset {  // CUpti_ActivityMemset4 and later
+  ActivityKind kind;
   uint32_t value;
   uint64_t bytes;
   uint64_t start;
@@ -140,4 +148,18 @@ struct CuptiActivityMemset {  // CUpti_ActivityMemset4 and later
   uint32_t graph_id;
 };
 
-}  // namespace qmeter::abi
+// Functions, by their exported names.
+using cuptiGetVersion = Result(uint32_t*);
+using cuptiGetResultString = Result(Result, const char**);
+using cuptiSubscribe = Result(Subscriber*, Callback, void*);
+using cuptiUnsubscribe = Result(Subscriber);
+using cuptiActivityRegisterCallbacks = Result(BufferRequested, BufferCompleted);
+using cuptiActivityEnable = Result(ActivityKind);
+using cuptiActivityDisable = Result(ActivityKind);
+using cuptiActivitySetAttribute = Result(int32_t, size_t*, void*);
+using cuptiActivityFlushPeriod = Result(uint32_t);
+using cuptiActivityFlushAll = Result(uint32_t);
+using cuptiActivityGetNextRecord = Result(uint8_t*, size_t, Activity**);
+using cuptiActivityGetNumDroppedRecords = Result(Context, uint32_t, size_t*);
+
+}  // namespace qmeter::cupti

@@ -21,7 +21,7 @@ void bind_step_marker(py::module_& module) {
       .def(
           "launch",
           [](const StepMarker& marker, uintptr_t stream, uint64_t sequence) {
-            marker.launch(reinterpret_cast<abi::CudaStream>(stream), sequence);
+            marker.launch(reinterpret_cast<cuda::Stream>(stream), sequence);
           },
           py::arg("stream"), py::arg("sequence"), Release())
       .def("close", &StepMarker::close, Release());

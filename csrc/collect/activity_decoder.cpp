@@ -10,31 +10,31 @@ ActivityDecoder::ActivityDecoder(std::shared_ptr<const Cupti> cupti, std::shared
 void ActivityDecoder::decode(uint8_t* buffer, size_t valid_bytes, std::vector<KernelRecord>& records) {
   if (valid_bytes == 0) return;
   classes_.begin_buffer();
-  abi::CuptiActivity* activity = nullptr;
-  const abi::CuptiActivity* previous = nullptr;
-  abi::CuptiResult result = abi::kCuptiSuccess;
-  while ((result = cupti_->next_record(buffer, valid_bytes, &activity)) == abi::kCuptiSuccess) {
+  cupti::Activity* activity = nullptr;
+  const cupti::Activity* previous = nullptr;
+  cupti::Result result = cupti::kSuccess;
+  while ((result = cupti_->next_record(buffer, valid_bytes, &activity)) == cupti::kSuccess) {
     if (activity <= previous) break;  // an iterator that stands still would keep us here for ever
     switch (activity->kind) {
-      case abi::kCuptiActivityConcurrentKernel:
+      case cupti::kActivityConcurrentKernel:
         if (counts_.kernel_record_bytes == 0 && previous != nullptr && previous->kind == activity->kind) {
           counts_.kernel_record_bytes = static_cast<uint64_t>(reinterpret_cast<const char*>(activity) -
                                                               reinterpret_cast<const char*>(previous));
         }
-        add_kernel(*reinterpret_cast<const abi::CuptiActivityKernel*>(activity), records);
+        add_kernel(*reinterpret_cast<const cupti::ActivityKernel*>(activity), records);
         break;
-      case abi::kCuptiActivityMemcpy: {
-        const auto& copy = *reinterpret_cast<const abi::CuptiActivityMemcpy*>(activity);
+      case cupti::kActivityMemcpy: {
+        const auto& copy = *reinterpret_cast<const cupti::ActivityMemcpy*>(activity);
         add_memory(copy, classes_.memory_copy(copy.copy_kind), counts_.memcpys, records);
         break;
       }
-      case abi::kCuptiActivityMemcpy2: {
-        const auto& copy = *reinterpret_cast<const abi::CuptiActivityMemcpy2*>(activity);
+      case cupti::kActivityMemcpy2: {
+        const auto& copy = *reinterpret_cast<const cupti::ActivityMemcpy2*>(activity);
         add_memory(copy, classes_.memory_copy(copy.copy_kind), counts_.memcpys, records);
         break;
       }
-      case abi::kCuptiActivityMemset: {
-        const auto& set = *reinterpret_cast<const abi::CuptiActivityMemset*>(activity);
+      case cupti::kActivityMemset: {
+        const auto& set = *reinterpret_cast<const cupti::ActivityMemset*>(activity);
         add_memory(set, classes_.memory_set(), counts_.memsets, records);
         break;
       }
@@ -46,8 +46,7 @@ void ActivityDecoder::decode(uint8_t* buffer, size_t valid_bytes, std::vector<Ke
   note_end(result);
 }
 
-void ActivityDecoder::add_kernel(const abi::CuptiActivityKernel& activity,
-                                 std::vector<KernelRecord>& records) {
+void ActivityDecoder::add_kernel(const cupti::ActivityKernel& activity, std::vector<KernelRecord>& records) {
   if (!has_good_times(activity.start, activity.end)) return;
   ++counts_.kernels;
   if (activity.graph_node_id != 0) ++counts_.graph_nodes;
@@ -73,9 +72,9 @@ bool ActivityDecoder::has_good_times(uint64_t start, uint64_t end) noexcept {
   return false;
 }
 
-void ActivityDecoder::note_end(abi::CuptiResult result) {
-  if (result == abi::kCuptiErrorMaxLimitReached || !counts_.error.empty()) return;
-  const std::string why = result == abi::kCuptiSuccess ? "it stood still" : cupti_->result_name(result);
+void ActivityDecoder::note_end(cupti::Result result) {
+  if (result == cupti::kErrorMaxLimitReached || !counts_.error.empty()) return;
+  const std::string why = result == cupti::kSuccess ? "it stood still" : cupti_->result_name(result);
   counts_.error = "cuptiActivityGetNextRecord left a buffer early: " + why;
 }
 

@@ -36,12 +36,12 @@ class ActivityDecoder {
   const DecodeCounts& counts() const noexcept { return counts_; }
 
  private:
-  void add_kernel(const abi::CuptiActivityKernel& activity, std::vector<KernelRecord>& records);
+  void add_kernel(const cupti::ActivityKernel& activity, std::vector<KernelRecord>& records);
   template <typename Activity>
   void add_memory(const Activity& activity, uint32_t class_id, uint64_t& count,
                   std::vector<KernelRecord>& records);
   bool has_good_times(uint64_t start, uint64_t end) noexcept;
-  void note_end(abi::CuptiResult result);
+  void note_end(cupti::Result result);
 
   std::shared_ptr<const Cupti> cupti_;
   KernelClasses classes_;

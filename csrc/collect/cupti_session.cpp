@@ -13,15 +13,15 @@ namespace qmeter {
 namespace {
 
 struct Kind {
-  abi::CuptiActivityKind number;
+  cupti::ActivityKind number;
   const char* name;
 };
 
 constexpr Kind kKinds[] = {
-    {abi::kCuptiActivityConcurrentKernel, "CONCURRENT_KERNEL"},
-    {abi::kCuptiActivityMemcpy, "MEMCPY"},
-    {abi::kCuptiActivityMemcpy2, "MEMCPY2"},
-    {abi::kCuptiActivityMemset, "MEMSET"},
+    {cupti::kActivityConcurrentKernel, "CONCURRENT_KERNEL"},
+    {cupti::kActivityMemcpy, "MEMCPY"},
+    {cupti::kActivityMemcpy2, "MEMCPY2"},
+    {cupti::kActivityMemset, "MEMSET"},
 };
 
 // Whom the callbacks serve. CUPTI keeps the callbacks until the process ends, so this is never destroyed.
@@ -53,14 +53,14 @@ void on_buffer_requested(uint8_t** buffer, size_t* size, size_t* max_num_records
   sink->callback_ns += static_cast<uint64_t>(monotonic_ns() - begin_ns);
 }
 
-void on_buffer_completed(abi::CuptiContext context, uint32_t stream, uint8_t* buffer, size_t,
+void on_buffer_completed(cupti::Context context, uint32_t stream, uint8_t* buffer, size_t,
                          size_t valid_size) noexcept {
   const int64_t begin_ns = monotonic_ns();
   const std::shared_ptr<ActivitySink> sink = current_sink();
   if (sink == nullptr) return;
   if (buffer != nullptr) sink->buffers.complete(buffer, valid_size);
   size_t dropped = 0;
-  if (sink->cupti->num_dropped_records(context, stream, &dropped) == abi::kCuptiSuccess) {
+  if (sink->cupti->num_dropped_records(context, stream, &dropped) == cupti::kSuccess) {
     sink->dropped_records += dropped;
   }
   sink->callback_ns += static_cast<uint64_t>(monotonic_ns() - begin_ns);
@@ -75,17 +75,17 @@ bool has_cuda_driver() {
   }
 }
 
-[[noreturn]] void refuse(const Cupti& cupti, const std::string& action, abi::CuptiResult result) {
+[[noreturn]] void refuse(const Cupti& cupti, const std::string& action, cupti::Result result) {
   const std::string what = action + " failed with " + cupti.result_name(result) + " (" + cupti.path() + ")";
   switch (result) {
-    case abi::kCuptiErrorMultipleSubscribersNotSupported: {
+    case cupti::kErrorMultipleSubscribersNotSupported: {
       const std::string others = visible_profilers();
       throw Error(ErrorCode::kTaken, "another profiler holds CUPTI in this process: " +
                                          (others.empty() ? std::string("none that is visible") : others) +
                                          "; " + what);
     }
-    case abi::kCuptiErrorInsufficientPrivileges:
-    case abi::kCuptiErrorVirtualizedDeviceInsufficientPrivileges:
+    case cupti::kErrorInsufficientPrivileges:
+    case cupti::kErrorVirtualizedDeviceInsufficientPrivileges:
       throw Error(ErrorCode::kForbidden, "the driver does not permit tracing: " + what);
     default:
       if (!has_cuda_driver()) {
@@ -107,7 +107,7 @@ struct CuptiSession::State {
   void undo() noexcept;
 
   const std::shared_ptr<ActivitySink> sink;
-  abi::CuptiSubscriber subscriber = nullptr;
+  cupti::Subscriber subscriber = nullptr;
   bool is_subscribed = false;
   bool has_delivery = false;
   bool has_zeroed_buffers = false;
@@ -118,8 +118,8 @@ struct CuptiSession::State {
 
 void CuptiSession::State::start(uint32_t flush_period_ms) {
   const Cupti& cupti = *sink->cupti;
-  const auto require = [&](abi::CuptiResult result, const std::string& action) {
-    if (result != abi::kCuptiSuccess) refuse(cupti, action, result);
+  const auto require = [&](cupti::Result result, const std::string& action) {
+    if (result != cupti::kSuccess) refuse(cupti, action, result);
   };
   claim_delivery();
   require(cupti.subscribe(&subscriber), "cuptiSubscribe");
@@ -127,8 +127,8 @@ void CuptiSession::State::start(uint32_t flush_period_ms) {
   require(cupti.register_callbacks(on_buffer_requested, on_buffer_completed),
           "cuptiActivityRegisterCallbacks");
   // Else CUPTI zeroes each buffer itself, in the program's own thread.
-  has_zeroed_buffers = cupti.set_zeroed_buffers(true) == abi::kCuptiSuccess;
-  has_flush_period = flush_period_ms > 0 && cupti.set_flush_period(flush_period_ms) == abi::kCuptiSuccess;
+  has_zeroed_buffers = cupti.set_zeroed_buffers(true) == cupti::kSuccess;
+  has_flush_period = flush_period_ms > 0 && cupti.set_flush_period(flush_period_ms) == cupti::kSuccess;
   for (const Kind& kind : kKinds) {
     require(cupti.enable(kind.number), std::string("cuptiActivityEnable(") + kind.name + ")");
     enabled.push_back(&kind);
@@ -149,7 +149,7 @@ void CuptiSession::State::undo() noexcept {
   if (has_flush_period) cupti.set_flush_period(0);
   if (!enabled.empty()) {
     cupti.flush_all(0);  // complete records first: a forced flush gives incomplete ones zero time stamps
-    cupti.flush_all(abi::kCuptiFlushForced);
+    cupti.flush_all(cupti::kFlushForced);
   }
   if (has_zeroed_buffers) cupti.set_zeroed_buffers(false);
   if (is_subscribed) cupti.unsubscribe(subscriber);
@@ -178,11 +178,11 @@ std::vector<std::string> CuptiSession::kinds() const {
 
 bool CuptiSession::flush(int64_t timeout_ns) {
   if (state_ == nullptr || state_->is_stuck) return false;
-  const auto result = std::make_shared<std::atomic<abi::CuptiResult>>(abi::kCuptiErrorUnknown);
+  const auto result = std::make_shared<std::atomic<cupti::Result>>(cupti::kErrorUnknown);
   const bool is_back =
       finishes_within(timeout_ns, [state = state_, result] { *result = state->sink->cupti->flush_all(0); });
   state_->is_stuck = !is_back;
-  return is_back && *result == abi::kCuptiSuccess;
+  return is_back && *result == cupti::kSuccess;
 }
 
 void CuptiSession::stop() noexcept {

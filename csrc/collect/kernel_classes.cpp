@@ -12,8 +12,7 @@ namespace {
 
 constexpr size_t kFirstTableSize = 1024;
 
-// By CUPTI's copy kind; H host, D device, A array, P peer.
-constexpr std::array<const char*, 11> kCopyNames = {
+constexpr std::array<const char*, cupti::kMemcpyPtoP + 1> kCopyNames = {
     "Memcpy",      "Memcpy HtoD", "Memcpy DtoH", "Memcpy HtoA", "Memcpy AtoH", "Memcpy AtoA",
     "Memcpy AtoD", "Memcpy DtoA", "Memcpy DtoD", "Memcpy HtoH", "Memcpy PtoP"};
 
@@ -29,7 +28,7 @@ std::string demangle(const std::string& mangled) {
 KernelClasses::KernelClasses(std::shared_ptr<Spool> spool)
     : spool_(std::move(spool)), table_(kFirstTableSize) {}
 
-uint32_t KernelClasses::kernel(const abi::CuptiActivityKernel& record) {
+uint32_t KernelClasses::kernel(const cupti::ActivityKernel& record) {
   const Launch launch = launch_of(record);
   if (last_ != nullptr && last_->epoch == epoch_ && is_same(last_->launch, launch)) return last_->class_id;
   Entry* entry = &find(launch);
@@ -55,7 +54,7 @@ uint32_t KernelClasses::memory_set() {
   return *set_;
 }
 
-KernelClasses::Launch KernelClasses::launch_of(const abi::CuptiActivityKernel& record) noexcept {
+KernelClasses::Launch KernelClasses::launch_of(const cupti::ActivityKernel& record) noexcept {
   return {record.name,
           {record.grid_x, record.grid_y, record.grid_z, record.block_x, record.block_y, record.block_z,
            record.static_shared_memory, record.dynamic_shared_memory},

@@ -23,7 +23,7 @@ class KernelClasses {
   // behind a pointer is compared again once per buffer; within a buffer, one pointer has one text.
   void begin_buffer() noexcept { ++epoch_; }
 
-  uint32_t kernel(const abi::CuptiActivityKernel& record);
+  uint32_t kernel(const cupti::ActivityKernel& record);
   uint32_t memory_copy(uint8_t copy_kind);
   uint32_t memory_set();
 
@@ -40,7 +40,7 @@ class KernelClasses {
     const std::string* name = nullptr;
   };
 
-  static Launch launch_of(const abi::CuptiActivityKernel& record) noexcept;
+  static Launch launch_of(const cupti::ActivityKernel& record) noexcept;
   static uint64_t hash(const Launch& launch) noexcept;
   static bool is_same(const Launch& a, const Launch& b) noexcept;
   Entry& find(const Launch& launch) noexcept;
@@ -55,7 +55,7 @@ class KernelClasses {
   std::vector<Entry> table_;  // open addressing, a power of two
   size_t num_entries_ = 0;
   std::unordered_map<std::string, std::string> demangled_;  // mangled name → readable name
-  std::array<std::optional<uint32_t>, 11> copies_;
+  std::array<std::optional<uint32_t>, cupti::kMemcpyPtoP + 1> copies_;
   std::optional<uint32_t> set_;
 };
 

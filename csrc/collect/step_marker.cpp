@@ -9,7 +9,7 @@ namespace qmeter {
 namespace {
 
 constexpr uint64_t kMostThreads = 1024;  // in a block, on every GPU since 2010
-constexpr abi::CudaDevice kFirstDevice = 0;
+constexpr cuda::Device kFirstDevice = 0;
 constexpr const char* kKernel = "qmeter_step_marker";
 
 // Of the oldest PTX that today's drivers take, so that they compile it for any GPU.
@@ -27,10 +27,10 @@ constexpr const char* kPtx =
 // Makes a context current for a while; a thread of the engine's pool may have another one, or none.
 class StepMarker::ContextScope {
  public:
-  ContextScope(const CudaDriver& cuda, abi::CudaContext context) noexcept : cuda_(cuda) {
-    abi::CudaContext current = nullptr;
+  ContextScope(const CudaDriver& cuda, cuda::Context context) noexcept : cuda_(cuda) {
+    cuda::Context current = nullptr;
     cuda.current_context(&current);
-    is_pushed_ = current != context && cuda.push_context(context) == abi::kCudaSuccess;
+    is_pushed_ = current != context && cuda.push_context(context) == cuda::kSuccess;
   }
   ~ContextScope() {
     if (is_pushed_) cuda_.pop_context();
@@ -64,12 +64,12 @@ void StepMarker::load() {
   require(cuda_->find_function(&function_, module_, kKernel), "cuModuleGetFunction");
 }
 
-void StepMarker::launch(abi::CudaStream stream, uint64_t sequence) const {
+void StepMarker::launch(cuda::Stream stream, uint64_t sequence) const {
   if (function_ == nullptr) throw Error(ErrorCode::kInvalid, "the step marker is closed");
   const ContextScope scope(*cuda_, context_);
   const auto num_threads = static_cast<uint32_t>(1 + sequence % kMostThreads);
-  const abi::CudaResult result = cuda_->launch(function_, num_threads, stream);
-  if (result != abi::kCudaSuccess) {
+  const cuda::Result result = cuda_->launch(function_, num_threads, stream);
+  if (result != cuda::kSuccess) {
     throw Error(ErrorCode::kInvalid,
                 "cuLaunchKernel of the step marker failed with " + cuda_->result_name(result));
   }
@@ -87,9 +87,9 @@ void StepMarker::close() noexcept {
   is_primary_retained_ = false;
 }
 
-void StepMarker::require(abi::CudaResult result, const char* action) const {
-  if (result == abi::kCudaSuccess) return;
-  const bool has_no_device = result == abi::kCudaErrorNoDevice;
+void StepMarker::require(cuda::Result result, const char* action) const {
+  if (result == cuda::kSuccess) return;
+  const bool has_no_device = result == cuda::kErrorNoDevice;
   throw Error(has_no_device ? ErrorCode::kNotFound : ErrorCode::kUnsupported,
               std::string(action) + " failed with " + cuda_->result_name(result));
 }

@@ -21,7 +21,7 @@ class StepMarker {
 
   // One block of 1 + sequence % 1024 threads on `stream`, so that a lost marker is noticed. Throws
   // Error(kInvalid) once closed or if the driver refuses.
-  void launch(abi::CudaStream stream, uint64_t sequence) const;
+  void launch(cuda::Stream stream, uint64_t sequence) const;
 
   // Unload the kernel. Idempotent.
   void close() noexcept;
@@ -30,14 +30,14 @@ class StepMarker {
   class ContextScope;
 
   void load();
-  void require(abi::CudaResult result, const char* action) const;
+  void require(cuda::Result result, const char* action) const;
 
   const std::shared_ptr<const CudaDriver> cuda_;
   ProcessGuard guard_;
-  abi::CudaContext context_ = nullptr;
+  cuda::Context context_ = nullptr;
   bool is_primary_retained_ = false;
-  abi::CudaModule module_ = nullptr;
-  abi::CudaFunction function_ = nullptr;
+  cuda::Module module_ = nullptr;
+  cuda::Function function_ = nullptr;
 };
 
 }  // namespace qmeter

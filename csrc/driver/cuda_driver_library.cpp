@@ -6,75 +6,65 @@
 namespace qmeter {
 namespace {
 
-using abi::CudaResult;
-
 class CudaDriverLibrary final : public CudaDriver {
  public:
   explicit CudaDriverLibrary(SharedLibrary library) : library_(std::move(library)) {
     library_.pin();  // it has threads of its own
   }
 
-  std::string result_name(CudaResult result) const override {
+  std::string result_name(cuda::Result result) const override {
     const char* name = nullptr;
-    const auto get = library_.find<CudaResult (*)(CudaResult, const char**)>("cuGetErrorName");
-    if (get != nullptr && get(result, &name) == abi::kCudaSuccess && name != nullptr) return name;
+    const auto get = library_.find<cuda::cuGetErrorName*>("cuGetErrorName");
+    if (get != nullptr && get(result, &name) == cuda::kSuccess && name != nullptr) return name;
     return "CUDA error " + std::to_string(result);
   }
 
-  CudaResult init() const noexcept override { return init_(0); }
-  CudaResult current_context(abi::CudaContext* context) const noexcept override {
+  cuda::Result init() const noexcept override { return init_(0); }
+  cuda::Result current_context(cuda::Context* context) const noexcept override {
     return current_context_(context);
   }
-  CudaResult push_context(abi::CudaContext context) const noexcept override { return push_context_(context); }
-  CudaResult pop_context() const noexcept override {
-    abi::CudaContext popped = nullptr;
+  cuda::Result push_context(cuda::Context context) const noexcept override { return push_context_(context); }
+  cuda::Result pop_context() const noexcept override {
+    cuda::Context popped = nullptr;
     return pop_context_(&popped);
   }
-  CudaResult retain_primary(abi::CudaContext* context, abi::CudaDevice device) const noexcept override {
+  cuda::Result retain_primary(cuda::Context* context, cuda::Device device) const noexcept override {
     return retain_primary_(context, device);
   }
-  CudaResult release_primary(abi::CudaDevice device) const noexcept override {
+  cuda::Result release_primary(cuda::Device device) const noexcept override {
     return release_primary_(device);
   }
-  CudaResult load_module(abi::CudaModule* module, const char* image) const noexcept override {
+  cuda::Result load_module(cuda::Module* module, const char* image) const noexcept override {
     return load_module_(module, image);
   }
-  CudaResult unload_module(abi::CudaModule module) const noexcept override { return unload_module_(module); }
-  CudaResult find_function(abi::CudaFunction* function, abi::CudaModule module,
-                           const char* name) const noexcept override {
+  cuda::Result unload_module(cuda::Module module) const noexcept override { return unload_module_(module); }
+  cuda::Result find_function(cuda::Function* function, cuda::Module module,
+                             const char* name) const noexcept override {
     return find_function_(function, module, name);
   }
-  CudaResult launch(abi::CudaFunction function, uint32_t num_threads,
-                    abi::CudaStream stream) const noexcept override {
+  cuda::Result launch(cuda::Function function, uint32_t num_threads,
+                      cuda::Stream stream) const noexcept override {
     return launch_(function, 1, 1, 1, num_threads, 1, 1, 0, stream, nullptr, nullptr);
   }
 
  private:
-  template <typename... Arguments>
-  using Function = CudaResult (*)(Arguments...);
-
   SharedLibrary library_;
 
-  const Function<uint32_t> init_ = library_.require<decltype(init_)>("cuInit");
-  const Function<abi::CudaContext*> current_context_ =
-      library_.require<decltype(current_context_)>("cuCtxGetCurrent");
-  const Function<abi::CudaContext> push_context_ =
-      library_.require<decltype(push_context_)>("cuCtxPushCurrent_v2");
-  const Function<abi::CudaContext*> pop_context_ =
-      library_.require<decltype(pop_context_)>("cuCtxPopCurrent_v2");
-  const Function<abi::CudaContext*, abi::CudaDevice> retain_primary_ =
-      library_.require<decltype(retain_primary_)>("cuDevicePrimaryCtxRetain");
-  const Function<abi::CudaDevice> release_primary_ =
-      library_.require<decltype(release_primary_)>("cuDevicePrimaryCtxRelease_v2");
-  const Function<abi::CudaModule*, const void*> load_module_ =
-      library_.require<decltype(load_module_)>("cuModuleLoadData");
-  const Function<abi::CudaModule> unload_module_ =
-      library_.require<decltype(unload_module_)>("cuModuleUnload");
-  const Function<abi::CudaFunction*, abi::CudaModule, const char*> find_function_ =
-      library_.require<decltype(find_function_)>("cuModuleGetFunction");
-  const Function<abi::CudaFunction, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
-                 abi::CudaStream, void**, void**>
-      launch_ = library_.require<decltype(launch_)>("cuLaunchKernel");
+  cuda::cuInit* const init_ = library_.require<cuda::cuInit*>("cuInit");
+  cuda::cuCtxGetCurrent* const current_context_ = library_.require<cuda::cuCtxGetCurrent*>("cuCtxGetCurrent");
+  cuda::cuCtxPushCurrent_v2* const push_context_ =
+      library_.require<cuda::cuCtxPushCurrent_v2*>("cuCtxPushCurrent_v2");
+  cuda::cuCtxPopCurrent_v2* const pop_context_ =
+      library_.require<cuda::cuCtxPopCurrent_v2*>("cuCtxPopCurrent_v2");
+  cuda::cuDevicePrimaryCtxRetain* const retain_primary_ =
+      library_.require<cuda::cuDevicePrimaryCtxRetain*>("cuDevicePrimaryCtxRetain");
+  cuda::cuDevicePrimaryCtxRelease_v2* const release_primary_ =
+      library_.require<cuda::cuDevicePrimaryCtxRelease_v2*>("cuDevicePrimaryCtxRelease_v2");
+  cuda::cuModuleLoadData* const load_module_ = library_.require<cuda::cuModuleLoadData*>("cuModuleLoadData");
+  cuda::cuModuleUnload* const unload_module_ = library_.require<cuda::cuModuleUnload*>("cuModuleUnload");
+  cuda::cuModuleGetFunction* const find_function_ =
+      library_.require<cuda::cuModuleGetFunction*>("cuModuleGetFunction");
+  cuda::cuLaunchKernel* const launch_ = library_.require<cuda::cuLaunchKernel*>("cuLaunchKernel");
 };
 
 }  // namespace

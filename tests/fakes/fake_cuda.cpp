@@ -12,7 +12,8 @@
 #include "abi/cupti.h"
 #include "fake_cupti.h"
 
-namespace abi = qmeter::abi;
+namespace cupti = qmeter::cupti;
+namespace cuda = qmeter::cuda;
 
 namespace {
 
@@ -22,7 +23,7 @@ constexpr uint64_t kFirstStartNs = 1'000'000;
 int primary_context = 0;  // only their addresses count
 int loaded_module = 0;
 
-thread_local abi::CudaContext current = nullptr;
+thread_local cuda::Context current = nullptr;
 
 std::mutex mutex;
 std::map<std::string, int64_t> values = {{"init_result", 0},      {"load_result", 0}, {"launch_result", 0},
@@ -56,7 +57,7 @@ void record_launch(uint32_t num_threads, uint32_t stream, uint64_t sequence) {
   const auto emit = reinterpret_cast<decltype(&fake_cupti_emit)>(dlsym(cupti, "fake_cupti_emit"));
   if (emit == nullptr) return;
   FakeActivity activity{};
-  activity.kind = abi::kCuptiActivityConcurrentKernel;
+  activity.kind = cupti::kActivityConcurrentKernel;
   activity.start = kFirstStartNs + 1000 * sequence;
   activity.end = activity.start + 500;
   activity.name = function_name.c_str();
@@ -80,73 +81,73 @@ void fake_cuda_set(const char* name, int64_t amount) {
 int64_t fake_cuda_get(const char* name) { return value(name); }
 void fake_cuda_make_current(int is_current) { current = is_current != 0 ? &primary_context : nullptr; }
 
-abi::CudaResult cuInit(uint32_t) { return static_cast<abi::CudaResult>(value("init_result")); }
+cuda::Result cuInit(uint32_t) { return static_cast<cuda::Result>(value("init_result")); }
 
-abi::CudaResult cuGetErrorName(abi::CudaResult result, const char** name) {
-  *name = result == abi::kCudaErrorNoDevice ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR_UNKNOWN";
-  return abi::kCudaSuccess;
+cuda::Result cuGetErrorName(cuda::Result result, const char** name) {
+  *name = result == cuda::kErrorNoDevice ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR_UNKNOWN";
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuCtxGetCurrent(abi::CudaContext* context) {
+cuda::Result cuCtxGetCurrent(cuda::Context* context) {
   *context = current;
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuCtxPushCurrent_v2(abi::CudaContext context) {
+cuda::Result cuCtxPushCurrent_v2(cuda::Context context) {
   current = context;
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuCtxPopCurrent_v2(abi::CudaContext* context) {
+cuda::Result cuCtxPopCurrent_v2(cuda::Context* context) {
   *context = current;
   current = nullptr;
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuDevicePrimaryCtxRetain(abi::CudaContext* context, abi::CudaDevice) {
+cuda::Result cuDevicePrimaryCtxRetain(cuda::Context* context, cuda::Device) {
   add("primary_retained", 1);
   *context = &primary_context;
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuDevicePrimaryCtxRelease_v2(abi::CudaDevice) {
+cuda::Result cuDevicePrimaryCtxRelease_v2(cuda::Device) {
   add("primary_retained", -1);
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuModuleLoadData(abi::CudaModule* module, const void* image) {
-  const auto result = static_cast<abi::CudaResult>(value("load_result"));
-  if (current == nullptr) return abi::kCudaErrorInvalidContext;
-  if (result != abi::kCudaSuccess) return result;
+cuda::Result cuModuleLoadData(cuda::Module* module, const void* image) {
+  const auto result = static_cast<cuda::Result>(value("load_result"));
+  if (current == nullptr) return cuda::kErrorInvalidContext;
+  if (result != cuda::kSuccess) return result;
   function_name = entry_of(static_cast<const char*>(image));
   add("modules", 1);
   *module = &loaded_module;
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuModuleUnload(abi::CudaModule) {
-  if (current == nullptr) return abi::kCudaErrorInvalidContext;
+cuda::Result cuModuleUnload(cuda::Module) {
+  if (current == nullptr) return cuda::kErrorInvalidContext;
   add("modules", -1);
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuModuleGetFunction(abi::CudaFunction* function, abi::CudaModule, const char* name) {
-  constexpr abi::CudaResult kNotFound = 500;
+cuda::Result cuModuleGetFunction(cuda::Function* function, cuda::Module, const char* name) {
+  constexpr cuda::Result kNotFound = 500;
   if (function_name != name) return kNotFound;
   *function = &function_name;
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
-abi::CudaResult cuLaunchKernel(abi::CudaFunction, uint32_t, uint32_t, uint32_t, uint32_t block_x, uint32_t,
-                               uint32_t, uint32_t, abi::CudaStream stream, void**, void**) {
-  if (current == nullptr) return abi::kCudaErrorInvalidContext;
-  const auto result = static_cast<abi::CudaResult>(value("launch_result"));
-  if (result != abi::kCudaSuccess) return result;
+cuda::Result cuLaunchKernel(cuda::Function, uint32_t, uint32_t, uint32_t, uint32_t block_x, uint32_t,
+                            uint32_t, uint32_t, cuda::Stream stream, void**, void**) {
+  if (current == nullptr) return cuda::kErrorInvalidContext;
+  const auto result = static_cast<cuda::Result>(value("launch_result"));
+  if (result != cuda::kSuccess) return result;
   const auto handle = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(stream));
   record_launch(block_x, handle != 0 ? handle : kDefaultStream, static_cast<uint64_t>(value("launches")));
   fake_cuda_set("last_threads", block_x);
   add("launches", 1);
-  return abi::kCudaSuccess;
+  return cuda::kSuccess;
 }
 
 }  // extern "C"

@@ -19,7 +19,7 @@
 
 #include "abi/cupti.h"
 
-namespace abi = qmeter::abi;
+namespace cupti = qmeter::cupti;
 
 namespace {
 
@@ -73,8 +73,8 @@ struct Fake {
   std::mutex mutex;
   Settings settings = kDefaults;
   std::array<Lane, kNumLanes> lanes;
-  std::atomic<abi::CuptiBufferRequested> requested{nullptr};
-  std::atomic<abi::CuptiBufferCompleted> completed{nullptr};
+  std::atomic<cupti::BufferRequested> requested{nullptr};
+  std::atomic<cupti::BufferCompleted> completed{nullptr};
   std::atomic<uint64_t> dropped{0};
   std::atomic<size_t> kernel_bytes{216};
   std::atomic<uint64_t> enabled{0};  // bit mask of kinds
@@ -87,13 +87,13 @@ Fake& fake() {
 
 size_t record_bytes(int32_t kind) {
   switch (kind) {
-    case abi::kCuptiActivityConcurrentKernel:
+    case cupti::kActivityConcurrentKernel:
       return fake().kernel_bytes;
-    case abi::kCuptiActivityMemcpy:
+    case cupti::kActivityMemcpy:
       return 96;
-    case abi::kCuptiActivityMemcpy2:
+    case cupti::kActivityMemcpy2:
       return 104;
-    case abi::kCuptiActivityMemset:
+    case cupti::kActivityMemset:
       return 88;
     case kKindRuntime:
       return kRuntimeBytes;
@@ -134,7 +134,7 @@ uint8_t* reserve(Lane& lane, size_t size) {
   return place;
 }
 
-void fill_kernel(abi::CuptiActivityKernel& record, const FakeActivity& from) {
+void fill_kernel(cupti::ActivityKernel& record, const FakeActivity& from) {
   record.registers_per_thread = from.registers;
   record.device_id = from.device;
   record.stream_id = from.stream;
@@ -168,25 +168,25 @@ Record& fill_common(uint8_t* place, const FakeActivity& from, uint64_t nth, uint
 }
 
 void fill(uint8_t* place, const FakeActivity& from, uint64_t nth, uint64_t step_ns) {
-  reinterpret_cast<abi::CuptiActivity*>(place)->kind = from.kind;
+  reinterpret_cast<cupti::Activity*>(place)->kind = from.kind;
   switch (from.kind) {
-    case abi::kCuptiActivityConcurrentKernel:
-      fill_kernel(fill_common<abi::CuptiActivityKernel>(place, from, nth, step_ns), from);
+    case cupti::kActivityConcurrentKernel:
+      fill_kernel(fill_common<cupti::ActivityKernel>(place, from, nth, step_ns), from);
       break;
-    case abi::kCuptiActivityMemcpy: {
-      auto& record = fill_common<abi::CuptiActivityMemcpy>(place, from, nth, step_ns);
+    case cupti::kActivityMemcpy: {
+      auto& record = fill_common<cupti::ActivityMemcpy>(place, from, nth, step_ns);
       fill_memory(record, from);
       record.copy_kind = from.copy_kind;
       break;
     }
-    case abi::kCuptiActivityMemcpy2: {
-      auto& record = fill_common<abi::CuptiActivityMemcpy2>(place, from, nth, step_ns);
+    case cupti::kActivityMemcpy2: {
+      auto& record = fill_common<cupti::ActivityMemcpy2>(place, from, nth, step_ns);
       fill_memory(record, from);
-      record.copy_kind = abi::kCuptiMemcpyPtoP;
+      record.copy_kind = cupti::kMemcpyPtoP;
       break;
     }
-    case abi::kCuptiActivityMemset:
-      fill_memory(fill_common<abi::CuptiActivityMemset>(place, from, nth, step_ns), from);
+    case cupti::kActivityMemset:
+      fill_memory(fill_common<cupti::ActivityMemset>(place, from, nth, step_ns), from);
       break;
     default:
       break;
@@ -247,100 +247,100 @@ void fake_cupti_storm(const FakeActivity* activity, uint32_t num_threads, uint64
 
 void fake_cupti_drop(uint64_t count) { fake().dropped += count; }
 
-abi::CuptiResult cuptiGetVersion(uint32_t* version) {
+cupti::Result cuptiGetVersion(uint32_t* version) {
   *version = static_cast<uint32_t>(fake().get("version"));
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiGetResultString(abi::CuptiResult result, const char** name) {
+cupti::Result cuptiGetResultString(cupti::Result result, const char** name) {
   switch (result) {
-    case abi::kCuptiErrorMultipleSubscribersNotSupported:
+    case cupti::kErrorMultipleSubscribersNotSupported:
       *name = "CUPTI_ERROR_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED";
-      return abi::kCuptiSuccess;
-    case abi::kCuptiErrorInsufficientPrivileges:
+      return cupti::kSuccess;
+    case cupti::kErrorInsufficientPrivileges:
       *name = "CUPTI_ERROR_INSUFFICIENT_PRIVILEGES";
-      return abi::kCuptiSuccess;
-    case abi::kCuptiErrorInvalidKind:
+      return cupti::kSuccess;
+    case cupti::kErrorInvalidKind:
       *name = "CUPTI_ERROR_INVALID_KIND";
-      return abi::kCuptiSuccess;
+      return cupti::kSuccess;
     default:
       return 1;
   }
 }
 
-abi::CuptiResult cuptiSubscribe(abi::CuptiSubscriber* subscriber, abi::CuptiCallback, void*) {
-  const auto result = static_cast<abi::CuptiResult>(fake().get("subscribe_result"));
-  if (result != abi::kCuptiSuccess) return result;
-  if (fake().get("subscribers") > 0) return abi::kCuptiErrorMultipleSubscribersNotSupported;
+cupti::Result cuptiSubscribe(cupti::Subscriber* subscriber, cupti::Callback, void*) {
+  const auto result = static_cast<cupti::Result>(fake().get("subscribe_result"));
+  if (result != cupti::kSuccess) return result;
+  if (fake().get("subscribers") > 0) return cupti::kErrorMultipleSubscribersNotSupported;
   fake().add("subscribers", 1);
   *subscriber = &fake();
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiUnsubscribe(abi::CuptiSubscriber) {
+cupti::Result cuptiUnsubscribe(cupti::Subscriber) {
   fake().add("subscribers", -1);
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiActivityRegisterCallbacks(abi::CuptiBufferRequested requested,
-                                                abi::CuptiBufferCompleted completed) {
+cupti::Result cuptiActivityRegisterCallbacks(cupti::BufferRequested requested,
+                                             cupti::BufferCompleted completed) {
   fake().requested = requested;
   fake().completed = completed;
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiActivityEnable(abi::CuptiActivityKind kind) {
+cupti::Result cuptiActivityEnable(cupti::ActivityKind kind) {
   // The first kind is granted: what was begun must be undone.
-  const auto result = static_cast<abi::CuptiResult>(fake().get("enable_result"));
-  if (result != abi::kCuptiSuccess && fake().enabled != 0) return result;
+  const auto result = static_cast<cupti::Result>(fake().get("enable_result"));
+  if (result != cupti::kSuccess && fake().enabled != 0) return result;
   fake().enabled |= uint64_t{1} << kind;
   fake().add("kinds_enabled", 1);
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiActivityDisable(abi::CuptiActivityKind kind) {
+cupti::Result cuptiActivityDisable(cupti::ActivityKind kind) {
   fake().enabled &= ~(uint64_t{1} << kind);
   fake().add("kinds_enabled", -1);
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiActivitySetAttribute(int32_t attribute, size_t* size, void* value) {
-  if (attribute != abi::kCuptiAttributeZeroedOutActivityBuffer || *size != 1) return 1;
+cupti::Result cuptiActivitySetAttribute(int32_t attribute, size_t* size, void* value) {
+  if (attribute != cupti::kAttributeZeroedOutActivityBuffer || *size != 1) return 1;
   fake().set("zeroed_buffers", *static_cast<uint8_t*>(value));
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
 #ifndef FAKE_CUPTI_OLD
-abi::CuptiResult cuptiActivityFlushPeriod(uint32_t milliseconds) {
+cupti::Result cuptiActivityFlushPeriod(uint32_t milliseconds) {
   fake().set("flush_period", milliseconds);
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 #endif
 
-abi::CuptiResult cuptiActivityFlushAll(uint32_t) {
+cupti::Result cuptiActivityFlushAll(uint32_t) {
   while (fake().get("flush_hang") != 0) usleep(1000);
   for (Lane& lane : fake().lanes) {
     const std::lock_guard<std::mutex> lock(lane.mutex);
     complete(lane);
   }
-  return static_cast<abi::CuptiResult>(fake().get("flush_result"));
+  return static_cast<cupti::Result>(fake().get("flush_result"));
 }
 
-abi::CuptiResult cuptiActivityGetNextRecord(uint8_t* buffer, size_t valid_size, abi::CuptiActivity** record) {
+cupti::Result cuptiActivityGetNextRecord(uint8_t* buffer, size_t valid_size, cupti::Activity** record) {
   uint8_t* next = buffer;
   if (*record != nullptr) {
     next = reinterpret_cast<uint8_t*>(*record) + record_bytes((*record)->kind);
   }
-  if (next >= buffer + valid_size) return abi::kCuptiErrorMaxLimitReached;
-  auto* activity = reinterpret_cast<abi::CuptiActivity*>(next);
-  if (record_bytes(activity->kind) == 0) return abi::kCuptiErrorInvalidKind;
+  if (next >= buffer + valid_size) return cupti::kErrorMaxLimitReached;
+  auto* activity = reinterpret_cast<cupti::Activity*>(next);
+  if (record_bytes(activity->kind) == 0) return cupti::kErrorInvalidKind;
   *record = activity;
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
-abi::CuptiResult cuptiActivityGetNumDroppedRecords(abi::CuptiContext, uint32_t, size_t* dropped) {
+cupti::Result cuptiActivityGetNumDroppedRecords(cupti::Context, uint32_t, size_t* dropped) {
   *dropped = fake().dropped.exchange(0);
-  return abi::kCuptiSuccess;
+  return cupti::kSuccess;
 }
 
 }  // extern "C"
