@@ -84,11 +84,10 @@ def _name(rows: Sequence[KernelRow]) -> Column:
 
 
 def _kind(rows: Sequence[KernelRow]) -> list[Column]:
-    return [
-        Column("family", [row.op_family.value for row in rows], 1, "left"),
-        Column("scheme", [plain(row.scheme) if row.scheme else MISSING for row in rows], 4, "left"),
-        Column("phase", [_phase(row) for row in rows], 2, "left"),
-    ]
+    columns = [Column("family", [row.op_family.value for row in rows], 1, "left")]
+    if any(row.scheme for row in rows):
+        columns.append(Column("scheme", [plain(row.scheme) if row.scheme else MISSING for row in rows], 4, "left"))
+    return [*columns, Column("phase", [_phase(row) for row in rows], 2, "left")]
 
 
 def _phase(row: KernelRow) -> str:
