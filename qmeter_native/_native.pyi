@@ -91,7 +91,10 @@ class EnergySampler:
 
     def stats(self) -> dict[str, Any]:
         """``samples, missed_samples, cpu_ns, blocked_ns, jitter_p50_ns, jitter_p99_ns, jitter_max_ns, counter_calls,
-        counter_resets, errors: {text: count}, devices_lost: [index]``."""
+        counter_resets, edges, missed_edges, errors: {text: count}, devices_lost: [index]``.
+
+        ``edges`` counts counter edges recorded, ``missed_edges`` those not found where they were predicted.
+        """
 
     def close(self) -> None:
         """Take a last counter edge, drain the ring, stop. Idempotent."""

@@ -1,5 +1,5 @@
-// Our own declarations of the part of NVML that we call. Names and layouts are the vendor's; tools/check_abi.py compiles
-// them against NVIDIA's header of CUDA 12 and of CUDA 13.
+// Our own declarations of the part of NVML that we call. Names and layouts are the vendor's;
+// tools/check_abi.py compiles them against NVIDIA's header of CUDA 12 and of CUDA 13.
 #pragma once
 
 namespace qmeter::nvml {
@@ -55,7 +55,7 @@ struct Sample {
 struct FieldValue {
   unsigned int fieldId;
   unsigned int scopeId;
-  long long timestamp;    // microseconds
+  long long timestamp;  // microseconds
   long long latencyUsec;
   ValueType valueType;
   Return nvmlReturn;

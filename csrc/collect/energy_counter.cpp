@@ -1,12 +1,10 @@
 #include "collect/energy_counter.h"
 
-#include <limits>
-
 namespace qmeter {
 namespace {
 
 constexpr int64_t kMaxPowerW = 20'000;  // more than any board or socket draws
-constexpr uint64_t k32Bits = std::numeric_limits<uint32_t>::max();
+constexpr uint64_t k32BitRange = uint64_t{1} << 32;
 
 }  // namespace
 
@@ -23,11 +21,12 @@ bool EnergyCounter::update(uint64_t raw, int64_t time_ns) noexcept {
   return is_back;
 }
 
-// What was spent while the counter went back: a wrap at the known range, at 32 bits, or a restart from 0, the first of
-// them that a device could have drawn in that time. If none could, the energy is unknown and nothing is added.
+// What was spent while the counter went back: a wrap at the known range, at 32 bits, or a restart from 0, the
+// first of them that a device could have drawn in that time. If none could, the energy is unknown and nothing
+// is added.
 int64_t EnergyCounter::gone_back_uj(uint64_t raw, int64_t elapsed_ns) const noexcept {
   const int64_t limit_uj = elapsed_ns / 1000 * kMaxPowerW + unit_uj_;  // W * us = uJ
-  const uint64_t ranges[] = {range_, k32Bits};
+  const uint64_t ranges[] = {range_, k32BitRange};
   for (const uint64_t range : ranges) {
     if (range < raw_) continue;
     const auto spent_uj = static_cast<int64_t>(range - raw_ + raw) * unit_uj_;

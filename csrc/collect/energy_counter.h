@@ -7,7 +7,8 @@ namespace qmeter {
 
 class EnergyCounter {
  public:
-  // The counter restarts at 0 after `range`; 0 means that it should never wrap. One unit is `unit_uj` microjoules.
+  // The counter restarts at 0 after `range`; 0 means that it should never wrap. One unit is `unit_uj`
+  // microjoules.
   EnergyCounter(int64_t unit_uj, uint64_t range) noexcept : unit_uj_(unit_uj), range_(range) {}
 
   // Take in a raw value read at `time_ns`. Returns true if the counter went back, by a wrap or a reset.

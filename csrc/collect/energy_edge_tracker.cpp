@@ -16,8 +16,10 @@ constexpr int64_t kMinGapNs = 500'000;
 constexpr double kGapShare = 1.0 / 16;
 
 constexpr double kMinMarginNs = 1'000'000;  // ticks are themselves a millisecond or so early or late
-constexpr double kMaxErrorShare = 1.0 / 8;  // never skip so many ticks that the prediction is off by more of a period
-constexpr int64_t kMaxBaselineTicks = 256;  // 26 s of 100 ms ticks: long enough for 0.01 %, short enough for drift
+constexpr double kMaxErrorShare =
+    1.0 / 8;  // never skip so many ticks that the prediction is off by more of a period
+constexpr int64_t kMaxBaselineTicks =
+    256;  // 26 s of 100 ms ticks: long enough for 0.01 %, short enough for drift
 
 int64_t rounded(double ns) noexcept { return static_cast<int64_t>(std::llround(ns)); }
 
@@ -27,7 +29,8 @@ std::optional<CounterEdge> EnergyEdgeTracker::observe(const CounterRead& read) n
   const std::optional<CounterEdge> edge = watch(read);
   if (edge) {
     ++num_edges_;
-    const double middle_ns = static_cast<double>(edge->low_ns) + static_cast<double>(edge->high_ns - edge->low_ns) / 2;
+    const double middle_ns =
+        static_cast<double>(edge->low_ns) + static_cast<double>(edge->high_ns - edge->low_ns) / 2;
     const double half_width_ns = static_cast<double>(edge->high_ns - edge->low_ns) / 2;
     if (is_locked_) {
       follow(middle_ns, half_width_ns);
@@ -127,7 +130,8 @@ void EnergyEdgeTracker::aim(int64_t num_ticks) noexcept {
 
 void EnergyEdgeTracker::aim_at_wanted() noexcept {
   const double wanted = std::max(1.0, std::round(static_cast<double>(edge_period_ns_) / period_ns_));
-  const double safe = std::max(1.0, std::floor(kMaxErrorShare * period_ns_ / std::max(period_error_ns(), 1.0)));
+  const double safe =
+      std::max(1.0, std::floor(kMaxErrorShare * period_ns_ / std::max(period_error_ns(), 1.0)));
   aim(static_cast<int64_t>(std::min(wanted, safe)));
 }
 

@@ -1,5 +1,5 @@
-// Finds the ticks of a counter that changes in steps and is slow to read. It learns the period from a few ticks that it
-// watches closely, then predicts, and asks to be read only around the tick it wants.
+// Finds the ticks of a counter that changes in steps and is slow to read. It learns the period from a few
+// ticks that it watches closely, then predicts, and asks to be read only around the tick it wants.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ class EnergyEdgeTracker {
   // Edges are wanted about every `edge_period_ns`; ticks between are skipped.
   explicit EnergyEdgeTracker(int64_t edge_period_ns) noexcept : edge_period_ns_(edge_period_ns) {}
 
-  // Take in a read. An edge is returned if the value changed since the read before and no tick can lie between unseen.
+  // Take in a read. An edge is returned if the value changed since the read before and no tick can lie
+  // between unseen.
   std::optional<CounterEdge> observe(const CounterRead& read) noexcept;
 
   // When the counter should be read next.

@@ -34,13 +34,14 @@ std::optional<int64_t> if_readable(int64_t value) noexcept {
 EnergyJournal::EnergyJournal(std::shared_ptr<Spool> spool, size_t num_devices)
     : spool_(std::move(spool)), devices_(num_devices) {}
 
-void EnergyJournal::add_edge(int16_t device, EnergySource source, const CounterEdge& edge, int64_t energy_uj) {
+void EnergyJournal::add_edge(int16_t device, EnergySource source, const CounterEdge& edge,
+                             int64_t energy_uj) {
   const int64_t to_realtime_ns = realtime_ns() - monotonic_ns();
   const EnergyRecord record{device, static_cast<uint8_t>(source), edge.low_ns + to_realtime_ns,
                             edge.high_ns + to_realtime_ns, energy_uj};
   if (spool_) spool_->append(RecordKind::kEnergy, &record, sizeof record, 1);
-  const EdgePoint point{static_cast<double>(edge.low_ns) + static_cast<double>(edge.high_ns - edge.low_ns) / 2,
-                        energy_uj};
+  const EdgePoint point{
+      static_cast<double>(edge.low_ns) + static_cast<double>(edge.high_ns - edge.low_ns) / 2, energy_uj};
   const std::lock_guard<std::mutex> lock(mutex_);
   DeviceState& state = devices_[static_cast<size_t>(device)];
   if (source == EnergySource::kRapl && state.last_edge && point.time_ns > state.last_edge->time_ns) {
@@ -56,7 +57,8 @@ void EnergyJournal::add_edge(int16_t device, EnergySource source, const CounterE
 void EnergyJournal::add_power(int16_t device, EnergySource source, int64_t time_ns, int64_t power_mw) {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::optional<Recorded>& recorded = note_power(device, source, power_mw).recorded[slot(source)];
-  const bool is_news = !recorded || recorded->value != power_mw || time_ns - recorded->time_ns >= kMaxRecordGapNs;
+  const bool is_news =
+      !recorded || recorded->value != power_mw || time_ns - recorded->time_ns >= kMaxRecordGapNs;
   if (!is_news) return;
   recorded = Recorded{time_ns, power_mw};
   record_power(device, source, time_ns, power_mw);
@@ -87,7 +89,8 @@ void EnergyJournal::add_clocks(const ClockRecord& clocks) {
   DeviceState& state = devices_[static_cast<size_t>(clocks.device)];
   state.clocks = clocks;
   const std::optional<ClockRecord>& recorded = state.recorded_clocks;
-  if (recorded && has_same_values(*recorded, clocks) && clocks.time_ns - recorded->time_ns < kMaxRecordGapNs) return;
+  if (recorded && has_same_values(*recorded, clocks) && clocks.time_ns - recorded->time_ns < kMaxRecordGapNs)
+    return;
   state.recorded_clocks = clocks;
   if (spool_) spool_->append(RecordKind::kClock, &clocks, sizeof clocks, 1);
 }

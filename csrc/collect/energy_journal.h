@@ -30,12 +30,12 @@ class EnergyJournal {
   // `spool` may be null: then nothing is recorded.
   EnergyJournal(std::shared_ptr<Spool> spool, size_t num_devices);
 
-  // For the sampler's thread. Edges come in CLOCK_MONOTONIC and are recorded in CLOCK_REALTIME; all other times are
-  // CLOCK_REALTIME.
+  // For the sampler's thread. Edges come in CLOCK_MONOTONIC and are recorded in CLOCK_REALTIME; all other
+  // times are CLOCK_REALTIME.
   void add_edge(int16_t device, EnergySource source, const CounterEdge& edge, int64_t energy_uj);
 
-  // Recorded if it differs from the last value of that source, or a second after it: 20 records a second at most at
-  // the default period, one where nothing changes.
+  // Recorded if it differs from the last value of that source, or a second after it: 20 records a second at
+  // most at the default period, one where nothing changes.
   void add_power(int16_t device, EnergySource source, int64_t time_ns, int64_t power_mw);
 
   // A sample of the driver's ring. All are recorded: their stamps are the driver's.
@@ -47,8 +47,9 @@ class EnergyJournal {
   void add_clock_pair();
   void add_stats();
 
-  // A reading begins that was due at `deadline_ns` (CLOCK_MONOTONIC) and is due every `period_ns`: counts its delay, and
-  // the deadlines that passed unserved as missed. Returns the next deadline, which a late reading does not shift.
+  // A reading begins that was due at `deadline_ns` (CLOCK_MONOTONIC) and is due every `period_ns`: counts its
+  // delay, and the deadlines that passed unserved as missed. Returns the next deadline, which a late reading
+  // does not shift.
   int64_t count_sample(int64_t deadline_ns, int64_t period_ns);
 
   void count_missed_samples(uint64_t count);
@@ -64,8 +65,9 @@ class EnergyJournal {
   std::vector<LatestReadings> latest() const;
   EnergySamplerStats stats() const;
 
-  // Mean power of a device since construction or the last `mark_idle`: from counter edge to counter edge, else of the
-  // ring's samples, else of the instant or average power read. Empty if there is nothing yet, or no such device.
+  // Mean power of a device since construction or the last `mark_idle`: from counter edge to counter edge,
+  // else of the ring's samples, else of the instant or average power read. Empty if there is nothing yet, or
+  // no such device.
   std::optional<double> idle_power_mw(int16_t device) const;
   void mark_idle();
 

@@ -37,9 +37,11 @@ struct NvmlEnergyDevice {
   const ReadingInfo* find(const std::string& name) const noexcept;
 };
 
-// Ask `which` GPUs (all if empty) what they are and which readings work. Their `info.index` counts from 0 in this
-// order. A GPU that does not answer is listed with the reason. Throws Error(kUnsupported) if NVML lists no GPUs.
-std::vector<NvmlEnergyDevice> probe_nvml_devices(Nvml& nvml, const std::optional<std::vector<unsigned>>& which);
+// Ask `which` GPUs (all if empty) what they are and which readings work. Their `info.index` counts from 0 in
+// this order. A GPU that does not answer is listed with the reason. Throws Error(kUnsupported) if NVML lists
+// no GPUs.
+std::vector<NvmlEnergyDevice> probe_nvml_devices(Nvml& nvml,
+                                                 const std::optional<std::vector<unsigned>>& which);
 
 struct NvmlReadingPeriods {
   int64_t power_ns;

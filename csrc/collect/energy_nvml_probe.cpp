@@ -74,13 +74,16 @@ void probe_readings(Nvml& nvml, NvmlEnergyDevice& device, bool is_mig) {
   uint64_t reasons = 0;
   readings.push_back(probe_total_energy(nvml, handle, is_mig));
   readings.push_back(probe_power_samples(nvml, handle));
-  readings.push_back(probe_field(nvml, handle, kPowerInstant, nvml::kPowerInstantField, nvml::kPowerScopeGpu));
-  readings.push_back(probe_field(nvml, handle, kPowerAverage, nvml::kPowerAverageField, nvml::kPowerScopeGpu));
+  readings.push_back(
+      probe_field(nvml, handle, kPowerInstant, nvml::kPowerInstantField, nvml::kPowerScopeGpu));
+  readings.push_back(
+      probe_field(nvml, handle, kPowerAverage, nvml::kPowerAverageField, nvml::kPowerScopeGpu));
   readings.push_back(
       probe_field(nvml, handle, kPowerMemoryAverage, nvml::kPowerAverageField, nvml::kPowerScopeMemory));
   readings.push_back(probe(nvml, kPowerUsage, [&] { return nvml.power_usage(handle, power_mw); }));
   readings.push_back(probe(nvml, kSmClock, [&] { return nvml.clock(handle, nvml::kClockSm, number); }));
-  readings.push_back(probe(nvml, kMemoryClock, [&] { return nvml.clock(handle, nvml::kClockMemory, number); }));
+  readings.push_back(
+      probe(nvml, kMemoryClock, [&] { return nvml.clock(handle, nvml::kClockMemory, number); }));
   readings.push_back(probe(nvml, kTemperature, [&] { return nvml.temperature(handle, number); }));
   readings.push_back(probe(nvml, kThrottleReasons, [&] { return nvml.throttle_reasons(handle, reasons); }));
 }
@@ -115,7 +118,8 @@ NvmlEnergyDevice probe_device(Nvml& nvml, unsigned nvml_index, int16_t index) {
   device.info.driver = nvml.driver_version();
   const nvml::Return result = nvml.device(nvml_index, device.handle);
   if (result != nvml::kSuccess) {
-    device.info.reason = "NVML does not give GPU " + std::to_string(nvml_index) + ": " + nvml.error_text(result);
+    device.info.reason =
+        "NVML does not give GPU " + std::to_string(nvml_index) + ": " + nvml.error_text(result);
     return device;
   }
   nvml.name(device.handle, device.info.name);
@@ -143,7 +147,8 @@ const ReadingInfo* NvmlEnergyDevice::find(const std::string& name) const noexcep
   return nullptr;
 }
 
-std::vector<NvmlEnergyDevice> probe_nvml_devices(Nvml& nvml, const std::optional<std::vector<unsigned>>& which) {
+std::vector<NvmlEnergyDevice> probe_nvml_devices(Nvml& nvml,
+                                                 const std::optional<std::vector<unsigned>>& which) {
   std::vector<unsigned> indices;
   if (which) {
     indices = *which;

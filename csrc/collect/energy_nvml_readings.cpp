@@ -11,11 +11,12 @@ namespace qmeter {
 namespace {
 
 constexpr int64_t kMicroJoulesPerMilliJoule = 1000;
-constexpr int64_t kRingPeriodNs = kNsPerSecond;       // the ring of an H200 holds 2.4 s
-constexpr int64_t kRetryNs = 100'000'000;             // after a call that failed
-constexpr int64_t kStaggerNs = 100'000'000;           // between the counters of two GPUs: a tick on data-centre parts
-constexpr int64_t kSlowCallNs = 500'000;              // a clock or temperature that costs more is read once a second
-constexpr int64_t kUnknownTickNs = 100'000'000;       // assumed for the last edge if the counter's period is not learnt
+constexpr int64_t kRingPeriodNs = kNsPerSecond;  // the ring of an H200 holds 2.4 s
+constexpr int64_t kRetryNs = 100'000'000;        // after a call that failed
+constexpr int64_t kStaggerNs = 100'000'000;  // between the counters of two GPUs: a tick on data-centre parts
+constexpr int64_t kSlowCallNs = 500'000;     // a clock or temperature that costs more is read once a second
+constexpr int64_t kUnknownTickNs =
+    100'000'000;  // assumed for the last edge if the counter's period is not learnt
 constexpr int64_t kStampToleranceNs = 10 * kNsPerSecond;
 
 class NvmlReading : public EnergyReading {
@@ -37,7 +38,8 @@ class NvmlReading : public EnergyReading {
   EnergyJournal& journal_;
 };
 
-// Read at fixed moments: a late one does not shift those after it, and those that passed are counted as missed.
+// Read at fixed moments: a late one does not shift those after it, and those that passed are counted as
+// missed.
 class PeriodicNvmlReading : public NvmlReading {
  public:
   int64_t start(int64_t now_ns) override { return now_ns; }
@@ -98,7 +100,8 @@ class PowerUsageReading final : public PeriodicNvmlReading {
  public:
   PowerUsageReading(Nvml& nvml, const NvmlEnergyDevice& device, EnergyJournal& journal, int64_t period_ns)
       : PeriodicNvmlReading(nvml, device, journal, period_ns),
-        source_(device.is_power_usage_instant ? EnergySource::kNvmlPowerInstant : EnergySource::kNvmlPowerAverage) {}
+        source_(device.is_power_usage_instant ? EnergySource::kNvmlPowerInstant
+                                              : EnergySource::kNvmlPowerAverage) {}
 
  protected:
   void sample() override {
@@ -133,7 +136,8 @@ class ClockReading final : public PeriodicNvmlReading {
     if (sm_.is_due() && check(nvml_.clock(handle_, nvml::kClockSm, number), "nvmlDeviceGetClockInfo")) {
       clocks_.sm_mhz = static_cast<int32_t>(number);
     }
-    if (memory_.is_due() && check(nvml_.clock(handle_, nvml::kClockMemory, number), "nvmlDeviceGetClockInfo")) {
+    if (memory_.is_due() &&
+        check(nvml_.clock(handle_, nvml::kClockMemory, number), "nvmlDeviceGetClockInfo")) {
       clocks_.memory_mhz = static_cast<int32_t>(number);
     }
     if (temperature_.is_due() && check(nvml_.temperature(handle_, number), "nvmlDeviceGetTemperature")) {
@@ -201,7 +205,9 @@ class PowerSamplesReading final : public PeriodicNvmlReading {
   }
 
  private:
-  bool fetch() { return check(nvml_.power_samples(handle_, last_seen_us_, samples_), "nvmlDeviceGetSamples"); }
+  bool fetch() {
+    return check(nvml_.power_samples(handle_, last_seen_us_, samples_), "nvmlDeviceGetSamples");
+  }
 
   // A gap before the oldest new sample is what the ring dropped before we came.
   void count_lost() {
@@ -214,11 +220,12 @@ class PowerSamplesReading final : public PeriodicNvmlReading {
     }
   }
 
-  // What to add to the driver's stamps. Drivers known to us stamp with CLOCK_REALTIME; the others are told by which
-  // clock the newest stamp is near. A clock that we do not know is taken to say "now" for the newest.
+  // What to add to the driver's stamps. Drivers known to us stamp with CLOCK_REALTIME; another clock is told
+  // by the newest stamp, which is near it. A clock that we do not know is taken to say "now" for the newest.
   static int64_t offset_of_stamps(int64_t newest_ns) noexcept {
     const int64_t now_ns = realtime_ns();
-    for (const clockid_t clock : {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME}) {
+    if (std::llabs(now_ns - newest_ns) < kStampToleranceNs) return 0;
+    for (const clockid_t clock : {CLOCK_MONOTONIC, CLOCK_BOOTTIME}) {
       const int64_t clock_now_ns = clock_ns(clock);
       if (std::llabs(clock_now_ns - newest_ns) < kStampToleranceNs) return now_ns - clock_now_ns;
     }
@@ -232,7 +239,8 @@ class PowerSamplesReading final : public PeriodicNvmlReading {
 // The energy counter: slow to read, so only around its ticks.
 class TotalEnergyReading final : public NvmlReading {
  public:
-  TotalEnergyReading(Nvml& nvml, const NvmlEnergyDevice& device, EnergyJournal& journal, int64_t edge_period_ns)
+  TotalEnergyReading(Nvml& nvml, const NvmlEnergyDevice& device, EnergyJournal& journal,
+                     int64_t edge_period_ns)
       : NvmlReading(nvml, device, journal), tracker_(edge_period_ns) {}
 
   int64_t start(int64_t now_ns) override {
@@ -250,7 +258,8 @@ class TotalEnergyReading final : public NvmlReading {
     read.after_ns = monotonic_ns();
     journal_.count_counter_call();
     if (!check(result, "nvmlDeviceGetTotalEnergyConsumption")) {
-      return journal_.is_lost(index_) || is_over(read.after_ns + kRetryNs) ? kNever : read.after_ns + kRetryNs;
+      return journal_.is_lost(index_) || is_over(read.after_ns + kRetryNs) ? kNever
+                                                                           : read.after_ns + kRetryNs;
     }
     if (counter_.update(read.value, read.after_ns)) journal_.count_counter_reset();
     const bool is_edge = follow(read);

@@ -49,8 +49,10 @@ class HousekeepingReading final : public EnergyReading {
 };
 
 void check_periods(const EnergySamplerOptions& options) {
-  const int64_t shortest = std::min({options.power_period_ns, options.clock_period_ns, options.edge_period_ns});
-  if (shortest < kMinPeriodNs) throw Error(ErrorCode::kInvalid, "the energy sampler's periods must be 1 ms or more");
+  const int64_t shortest =
+      std::min({options.power_period_ns, options.clock_period_ns, options.edge_period_ns});
+  if (shortest < kMinPeriodNs)
+    throw Error(ErrorCode::kInvalid, "the energy sampler's periods must be 1 ms or more");
 }
 
 }  // namespace
@@ -132,10 +134,12 @@ void EnergySampler::Sampling::find_cpus(const EnergySamplerOptions& options) {
 void EnergySampler::Sampling::make_readings(const EnergySamplerOptions& options) {
   const NvmlReadingPeriods periods{options.power_period_ns, options.clock_period_ns, options.edge_period_ns};
   for (const NvmlEnergyDevice& gpu : gpus_) {
-    for (auto& reading : make_nvml_readings(*nvml_, gpu, *journal_, periods)) readings_.push_back(std::move(reading));
+    for (auto& reading : make_nvml_readings(*nvml_, gpu, *journal_, periods))
+      readings_.push_back(std::move(reading));
   }
   for (const RaplPackage& cpu : cpus_) {
-    if (!cpu.info.energy.empty()) readings_.push_back(make_rapl_reading(cpu, *journal_, options.power_period_ns));
+    if (!cpu.info.energy.empty())
+      readings_.push_back(make_rapl_reading(cpu, *journal_, options.power_period_ns));
   }
   readings_.push_back(std::make_unique<HousekeepingReading>(*journal_));
 }

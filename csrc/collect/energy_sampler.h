@@ -27,8 +27,8 @@ struct EnergySamplerOptions {
 
 class EnergySampler {
  public:
-  // Probe all sources, then start. A source that is missing is no error. `spool` may be null. Throws Error(kInvalid)
-  // for periods under 1 ms.
+  // Probe all sources, then start. A source that is missing is no error. `spool` may be null. Throws
+  // Error(kInvalid) for periods under 1 ms.
   EnergySampler(std::shared_ptr<Spool> spool, const EnergySamplerOptions& options);
   ~EnergySampler();
   EnergySampler(const EnergySampler&) = delete;

@@ -51,9 +51,12 @@ std::string to_json(const EnergySamplerStats& stats) {
   add("counter_resets", stats.counter_resets);
   add("edges", stats.edges);
   add("missed_edges", stats.missed_edges);
-  const auto error_text = [](const auto& entry) { return quoted(entry.first) + ": " + std::to_string(entry.second); };
+  const auto error_text = [](const auto& entry) {
+    return quoted(entry.first) + ": " + std::to_string(entry.second);
+  };
   json += ", \"errors\": {" + joined(stats.errors, error_text) + "}";
-  json += ", \"devices_lost\": [" + joined(stats.devices_lost, [](int16_t i) { return std::to_string(i); }) + "]";
+  json +=
+      ", \"devices_lost\": [" + joined(stats.devices_lost, [](int16_t i) { return std::to_string(i); }) + "]";
   return json + "}";
 }
 

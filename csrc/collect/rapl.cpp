@@ -23,15 +23,16 @@ constexpr const char* kZonePrefix = "intel-rapl:";  // AMD's packages bear it to
 constexpr const char* kPackagePrefix = "package-";
 constexpr size_t kProbeReads = 5;
 
-// The counter steps about every millisecond (Intel SDM, vol. 3, "RAPL Interfaces"): a step is watched for with reads
-// this far apart, for at most two steps.
+// The counter steps about every millisecond (Intel SDM, vol. 3, "RAPL Interfaces"): a step is watched for
+// with reads this far apart, for at most two steps.
 constexpr int64_t kWatchGapNs = 250'000;
 constexpr int64_t kWatchNs = 2'000'000;
 
 // An open counter file: reading from the start of it again gives a new value.
 class CounterFile {
  public:
-  explicit CounterFile(std::string path) : path_(std::move(path)), file_(open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
+  explicit CounterFile(std::string path)
+      : path_(std::move(path)), file_(open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (file_ < 0) {
       const bool is_forbidden = errno == EACCES || errno == EPERM;
       throw Error(is_forbidden ? ErrorCode::kForbidden : ErrorCode::kIo, path_ + ": " + std::strerror(errno));
@@ -105,7 +106,8 @@ ReadingInfo probe_counter(const std::string& path) {
     info.call_cost_ns = costs_ns[kProbeReads / 2];
   } catch (const Error& error) {
     info.reason = error.what();
-    if (error.code() == ErrorCode::kForbidden) info.reason += "; run as root, or give read permission on that file";
+    if (error.code() == ErrorCode::kForbidden)
+      info.reason += "; run as root, or give read permission on that file";
   }
   return info;
 }
@@ -115,7 +117,8 @@ std::vector<std::filesystem::path> package_zones(const std::string& root) {
   std::error_code error;  // a root that is not there has no zones
   for (const auto& entry : std::filesystem::directory_iterator(root, error)) {
     const bool is_zone = entry.path().filename().string().rfind(kZonePrefix, 0) == 0;
-    if (is_zone && first_line(entry.path() / "name").rfind(kPackagePrefix, 0) == 0) zones.push_back(entry.path());
+    if (is_zone && first_line(entry.path() / "name").rfind(kPackagePrefix, 0) == 0)
+      zones.push_back(entry.path());
   }
   std::sort(zones.begin(), zones.end());
   return zones;
@@ -139,8 +142,9 @@ RaplPackage probe_package(const std::filesystem::path& zone, int16_t index) {
   return package;
 }
 
-// Every period, the next step of the counter is watched for, so that its edge is known to a fraction of a millisecond.
-// If it does not come, the change since the period before is the edge, with a bracket as wide as that.
+// Every period, the next step of the counter is watched for, so that its edge is known to a fraction of a
+// millisecond. If it does not come, the change since the period before is the edge, with a bracket as wide as
+// that.
 class RaplReading final : public EnergyReading {
  public:
   RaplReading(const RaplPackage& package, EnergyJournal& journal, int64_t period_ns)
@@ -188,7 +192,8 @@ class RaplReading final : public EnergyReading {
     if (!value) return false;
     read.value = *value;
     read.after_ns = monotonic_ns();
-    counter_.update(read.value, read.after_ns);  // going back is a wrap: it happens every few minutes to hours
+    counter_.update(read.value,
+                    read.after_ns);  // going back is a wrap: it happens every few minutes to hours
     last_ = read;
     return true;
   }
@@ -221,12 +226,14 @@ class RaplReading final : public EnergyReading {
 std::vector<RaplPackage> probe_rapl(const std::string& powercap_root, int16_t first_index) {
   std::vector<RaplPackage> packages;
   for (const std::filesystem::path& zone : package_zones(powercap_root)) {
-    packages.push_back(probe_package(zone, static_cast<int16_t>(first_index + static_cast<int16_t>(packages.size()))));
+    packages.push_back(
+        probe_package(zone, static_cast<int16_t>(first_index + static_cast<int16_t>(packages.size()))));
   }
   if (packages.empty()) {
     RaplPackage absent;
-    absent.info = cpu_without_energy(first_index, "no RAPL package domain under " + powercap_root +
-                                                      ": a virtual machine, or no intel_rapl driver in this kernel");
+    absent.info =
+        cpu_without_energy(first_index, "no RAPL package domain under " + powercap_root +
+                                            ": a virtual machine, or no intel_rapl driver in this kernel");
     packages.push_back(absent);
   }
   return packages;

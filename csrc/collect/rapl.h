@@ -1,5 +1,5 @@
-// RAPL through Linux's powercap tree: package domains only, because cores, uncore and DRAM are parts of them or count
-// apart on some machines.
+// RAPL through Linux's powercap tree: package domains only, because cores, uncore and DRAM are parts of them
+// or count apart on some machines.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct RaplPackage {
   EnergyDevice info;
 };
 
-// Package domains under `powercap_root`, in the kernel's order, with indices from `first_index`. Where there is none,
-// one entry stands for the CPU and says why.
+// Package domains under `powercap_root`, in the kernel's order, with indices from `first_index`. Where there
+// is none, one entry stands for the CPU and says why.
 std::vector<RaplPackage> probe_rapl(const std::string& powercap_root, int16_t first_index);
 
 // An entry for a CPU whose energy cannot be read.

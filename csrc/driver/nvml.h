@@ -1,4 +1,5 @@
-// NVML as we use it: one member per call, the vendor's units (mW, mJ, MHz, microseconds) and the vendor's return codes.
+// NVML as we use it: one member per call, the vendor's units (mW, mJ, MHz, microseconds) and the vendor's
+// return codes.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +59,8 @@ class Nvml {
   virtual nvml::Return throttle_reasons(nvml::Device device, uint64_t& reasons) = 0;
 };
 
-// Load NVML from `path`, or by its soname if `path` is empty, and initialise it until the object dies. Throws Error:
-// kNotFound (no library), kForbidden, kUnsupported (no driver, or another version than the library's).
+// Load NVML from `path`, or by its soname if `path` is empty, and initialise it until the object dies. Throws
+// Error: kNotFound (no library), kForbidden, kUnsupported (no driver, or another version than the library's).
 std::unique_ptr<Nvml> open_nvml(const std::string& path);
 
 }  // namespace qmeter

@@ -44,7 +44,8 @@ nvml::Return read_text(std::string& text, Function* function, Arguments... argum
   return result;
 }
 
-// The library's functions. One that an older driver lacks is null, and its calls return kErrorFunctionNotFound.
+// The library's functions. One that an older driver lacks is null, and its calls return
+// kErrorFunctionNotFound.
 struct Functions {
   const SharedLibrary& library;
   nvml::nvmlErrorString* error_string = library.find<nvml::nvmlErrorString*>("nvmlErrorString");
@@ -60,25 +61,29 @@ struct Functions {
   nvml::nvmlDeviceGetName* name = library.find<nvml::nvmlDeviceGetName*>("nvmlDeviceGetName");
   nvml::nvmlDeviceGetUUID* uuid = library.find<nvml::nvmlDeviceGetUUID*>("nvmlDeviceGetUUID");
   nvml::nvmlDeviceGetMigMode* mig_mode = library.find<nvml::nvmlDeviceGetMigMode*>("nvmlDeviceGetMigMode");
-  nvml::nvmlDeviceGetMemoryInfo* memory_info = library.find<nvml::nvmlDeviceGetMemoryInfo*>("nvmlDeviceGetMemoryInfo");
+  nvml::nvmlDeviceGetMemoryInfo* memory_info =
+      library.find<nvml::nvmlDeviceGetMemoryInfo*>("nvmlDeviceGetMemoryInfo");
   nvml::nvmlDeviceGetEnforcedPowerLimit* enforced_power_limit =
       library.find<nvml::nvmlDeviceGetEnforcedPowerLimit*>("nvmlDeviceGetEnforcedPowerLimit");
   nvml::nvmlDeviceGetCudaComputeCapability* cuda_compute_capability =
       library.find<nvml::nvmlDeviceGetCudaComputeCapability*>("nvmlDeviceGetCudaComputeCapability");
   nvml::nvmlDeviceGetTotalEnergyConsumption* total_energy_consumption =
       library.find<nvml::nvmlDeviceGetTotalEnergyConsumption*>("nvmlDeviceGetTotalEnergyConsumption");
-  nvml::nvmlDeviceGetPowerUsage* power_usage = library.find<nvml::nvmlDeviceGetPowerUsage*>("nvmlDeviceGetPowerUsage");
+  nvml::nvmlDeviceGetPowerUsage* power_usage =
+      library.find<nvml::nvmlDeviceGetPowerUsage*>("nvmlDeviceGetPowerUsage");
   nvml::nvmlDeviceGetFieldValues* field_values =
       library.find<nvml::nvmlDeviceGetFieldValues*>("nvmlDeviceGetFieldValues");
   nvml::nvmlDeviceGetSamples* samples = library.find<nvml::nvmlDeviceGetSamples*>("nvmlDeviceGetSamples");
-  nvml::nvmlDeviceGetClockInfo* clock_info = library.find<nvml::nvmlDeviceGetClockInfo*>("nvmlDeviceGetClockInfo");
+  nvml::nvmlDeviceGetClockInfo* clock_info =
+      library.find<nvml::nvmlDeviceGetClockInfo*>("nvmlDeviceGetClockInfo");
   nvml::nvmlDeviceGetTemperature* temperature =
       library.find<nvml::nvmlDeviceGetTemperature*>("nvmlDeviceGetTemperature");
   nvml::nvmlDeviceGetCurrentClocksEventReasons* event_reasons =
       library.find<nvml::nvmlDeviceGetCurrentClocksEventReasons*>("nvmlDeviceGetCurrentClocksEventReasons");
   // Before driver 535 the call had this name.
   nvml::nvmlDeviceGetCurrentClocksThrottleReasons* throttle_reasons =
-      library.find<nvml::nvmlDeviceGetCurrentClocksThrottleReasons*>("nvmlDeviceGetCurrentClocksThrottleReasons");
+      library.find<nvml::nvmlDeviceGetCurrentClocksThrottleReasons*>(
+          "nvmlDeviceGetCurrentClocksThrottleReasons");
 };
 
 class NvmlLibrary final : public Nvml {
@@ -117,7 +122,8 @@ class NvmlLibrary final : public Nvml {
 
   std::string error_text(nvml::Return code) override {
     if (code == nvml::kErrorFunctionNotFound || functions_.error_string == nullptr) {
-      return code == nvml::kErrorFunctionNotFound ? "this driver has no such call" : "error " + std::to_string(code);
+      return code == nvml::kErrorFunctionNotFound ? "this driver has no such call"
+                                                  : "error " + std::to_string(code);
     }
     return functions_.error_string(code);
   }
@@ -174,7 +180,8 @@ class NvmlLibrary final : public Nvml {
   }
 
   nvml::Return power_fields(nvml::Device device, std::vector<NvmlPowerField>& fields) override;
-  nvml::Return power_samples(nvml::Device device, int64_t last_seen_us, std::vector<NvmlPowerSample>& samples) override;
+  nvml::Return power_samples(nvml::Device device, int64_t last_seen_us,
+                             std::vector<NvmlPowerSample>& samples) override;
 
   nvml::Return clock(nvml::Device device, int type, unsigned& mhz) override {
     return call(functions_.clock_info, device, type, &mhz);
@@ -207,8 +214,7 @@ nvml::Return NvmlLibrary::power_fields(nvml::Device device, std::vector<NvmlPowe
     values[i].fieldId = fields[i].field;
     values[i].scopeId = fields[i].scope;
   }
-  const nvml::Return result =
-      call(functions_.field_values, device, static_cast<int>(count), values.data());
+  const nvml::Return result = call(functions_.field_values, device, static_cast<int>(count), values.data());
   for (size_t i = 0; i < count; ++i) {
     fields[i].result = result != nvml::kSuccess ? result : values[i].nvmlReturn;
     fields[i].power_mw = to_integer(values[i].valueType, values[i].value);
@@ -237,7 +243,8 @@ nvml::Return NvmlLibrary::power_samples(nvml::Device device, int64_t last_seen_u
     const auto time_us = static_cast<int64_t>(ring_[i].timeStamp);
     if (time_us > last_seen_us) samples.push_back({time_us, to_integer(type, ring_[i].sampleValue)});
   }
-  std::sort(samples.begin(), samples.end(), [](const auto& a, const auto& b) { return a.time_us < b.time_us; });
+  std::sort(samples.begin(), samples.end(),
+            [](const auto& a, const auto& b) { return a.time_us < b.time_us; });
   return nvml::kSuccess;
 }
 
