@@ -12,6 +12,7 @@ import numpy as np
 
 from qmeter_native import __version__
 from qmeter_native.capture.session_state import STATE_NAME, SessionState
+from qmeter_native.capture.stamps import implausible_stamps
 from qmeter_native.errors import CaptureNotFoundError, DamagedCaptureError, ForeignCaptureError
 from qmeter_native.model.activity_kind import ActivityKind
 from qmeter_native.model.capture import Capture
@@ -65,7 +66,11 @@ def _read_or_none(file: Path) -> SpoolContents | None:
 def _capture(spools: Sequence[SpoolContents], state: SessionState) -> Capture:
     on_manifest_devices = [_with_manifest_devices(spool, state.cuda_devices) for spool in spools]
     tables = cast("dict[str, Any]", join_spools(on_manifest_devices))
-    return Capture(manifest=_manifest(spools, state, tables), **tables)
+    is_implausible = implausible_stamps(tables["kernels"])
+    tables["kernels"] = tables["kernels"].take(~is_implausible)
+    manifest = _manifest(spools, state, tables)
+    loss = replace(manifest.loss, implausible_timestamps=int(is_implausible.sum()))
+    return Capture(manifest=replace(manifest, loss=loss), **tables)
 
 
 def _with_manifest_devices(spool: SpoolContents, cuda_devices: Sequence[int]) -> SpoolContents:

@@ -65,6 +65,7 @@ class LossReport:
     dropped_records: int = 0
     zero_timestamps: int = 0
     reversed_timestamps: int = 0
+    implausible_timestamps: int = 0
     unknown_records: int = 0
     spool_blocks_lost: int = 0
     spool_records_dropped: int = 0
@@ -77,6 +78,7 @@ class LossReport:
             self.dropped_records
             + self.zero_timestamps
             + self.reversed_timestamps
+            + self.implausible_timestamps
             + self.unknown_records
             + self.spool_blocks_lost
             + self.spool_records_dropped
