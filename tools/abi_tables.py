@@ -191,4 +191,77 @@ _CUDA_DRIVER: Final = AbiTable(
     ),
 )
 
-TABLES: Final = (_CUPTI, _CUDA_DRIVER)
+_NVML_VALUES: Final = ("dVal", "siVal", "uiVal", "ulVal", "ullVal", "sllVal")
+_NVML_FIELD: Final = ("fieldId", "scopeId", "timestamp", "latencyUsec", "valueType", "nvmlReturn", "value")
+
+_NVML: Final = AbiTable(
+    name="NVML",
+    header="abi/nvml.h",
+    namespace="qmeter::nvml",
+    vendor_headers=("nvml.h",),
+    packages={
+        "CUDA 12.4": ("nvidia-nvml-dev-cu12==12.4.127",),
+        "CUDA 12.8": ("nvidia-nvml-dev-cu12==12.8.90",),
+        "CUDA 12, newest": ("nvidia-nvml-dev-cu12",),
+        "CUDA 13.0": ("nvidia-nvml-dev==13.0.87",),
+        "CUDA 13, newest": ("nvidia-nvml-dev",),
+    },
+    values={
+        "kSuccess": "NVML_SUCCESS",
+        "kErrorInvalidArgument": "NVML_ERROR_INVALID_ARGUMENT",
+        "kErrorNotSupported": "NVML_ERROR_NOT_SUPPORTED",
+        "kErrorNoPermission": "NVML_ERROR_NO_PERMISSION",
+        "kErrorNotFound": "NVML_ERROR_NOT_FOUND",
+        "kErrorInsufficientSize": "NVML_ERROR_INSUFFICIENT_SIZE",
+        "kErrorFunctionNotFound": "NVML_ERROR_FUNCTION_NOT_FOUND",
+        "kErrorGpuIsLost": "NVML_ERROR_GPU_IS_LOST",
+        "kPowerAverageField": "NVML_FI_DEV_POWER_AVERAGE",
+        "kPowerInstantField": "NVML_FI_DEV_POWER_INSTANT",
+        "kPowerScopeGpu": "NVML_POWER_SCOPE_GPU",
+        "kPowerScopeMemory": "NVML_POWER_SCOPE_MEMORY",
+        "kTotalPowerSamples": "NVML_TOTAL_POWER_SAMPLES",
+        "kClockSm": "NVML_CLOCK_SM",
+        "kClockMemory": "NVML_CLOCK_MEM",
+        "kTemperatureGpu": "NVML_TEMPERATURE_GPU",
+        "kMigEnabled": "NVML_DEVICE_MIG_ENABLE",
+        "kTextBytes": "NVML_DEVICE_NAME_V2_BUFFER_SIZE",
+        "kValueDouble": "NVML_VALUE_TYPE_DOUBLE",
+        "kValueUnsignedInt": "NVML_VALUE_TYPE_UNSIGNED_INT",
+        "kValueUnsignedLong": "NVML_VALUE_TYPE_UNSIGNED_LONG",
+        "kValueUnsignedLongLong": "NVML_VALUE_TYPE_UNSIGNED_LONG_LONG",
+        "kValueSignedLongLong": "NVML_VALUE_TYPE_SIGNED_LONG_LONG",
+        "kValueSignedInt": "NVML_VALUE_TYPE_SIGNED_INT",
+    },
+    structs=(
+        AbiStruct("Value", "nvmlValue_t", {name: name for name in _NVML_VALUES}),
+        AbiStruct("Sample", "nvmlSample_t", {"timeStamp": "timeStamp", "sampleValue": "sampleValue"}),
+        AbiStruct("FieldValue", "nvmlFieldValue_t", {name: name for name in _NVML_FIELD}),
+        AbiStruct("Memory", "nvmlMemory_t", {name: name for name in ("total", "free", "used")}),
+    ),
+    functions=(
+        "nvmlInit_v2",
+        "nvmlShutdown",
+        "nvmlErrorString",
+        "nvmlSystemGetDriverVersion",
+        "nvmlSystemGetNVMLVersion",
+        "nvmlSystemGetCudaDriverVersion_v2",
+        "nvmlDeviceGetCount_v2",
+        "nvmlDeviceGetHandleByIndex_v2",
+        "nvmlDeviceGetName",
+        "nvmlDeviceGetUUID",
+        "nvmlDeviceGetMigMode",
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlDeviceGetEnforcedPowerLimit",
+        "nvmlDeviceGetCudaComputeCapability",
+        "nvmlDeviceGetTotalEnergyConsumption",
+        "nvmlDeviceGetPowerUsage",
+        "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetSamples",
+        "nvmlDeviceGetClockInfo",
+        "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+    ),
+)
+
+TABLES: Final = (_CUPTI, _CUDA_DRIVER, _NVML)

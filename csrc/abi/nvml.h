@@ -35,7 +35,6 @@ constexpr ValueType kValueUnsignedLong = 2;
 constexpr ValueType kValueUnsignedLongLong = 3;
 constexpr ValueType kValueSignedLongLong = 4;
 constexpr ValueType kValueSignedInt = 5;
-constexpr ValueType kValueUnsignedShort = 6;
 
 union Value {
   double dVal;
@@ -44,7 +43,6 @@ union Value {
   unsigned long ulVal;
   unsigned long long ullVal;
   signed long long sllVal;
-  unsigned short usVal;
 };
 
 struct Sample {

@@ -24,8 +24,6 @@ int64_t to_integer(nvml::ValueType type, const nvml::Value& value) {
       return value.sllVal;
     case nvml::kValueSignedInt:
       return value.siVal;
-    case nvml::kValueUnsignedShort:
-      return value.usVal;
     default:
       return 0;
   }
