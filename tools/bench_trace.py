@@ -1,0 +1,108 @@
+"""Traces an 8B-shaped model on a CUDA GPU and writes ``trace-h200.json`` and the capture behind it.
+
+    python tools/bench_trace.py --out docs/results --repeats 3
+
+Each repeat is one run of the command line in a process of its own; figures are the median of the repeats, with their
+extremes as interval. The capture of the last repeat is kept as ``OUT/MODEL.qmt.tar``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import qmeter_native
+from qmeter_native.model.report import AttributionReport
+
+sys.path.insert(0, str(Path(__file__).parent))
+from results import Metric, write_result
+
+MODEL = "shape:llama-3.1-8b"
+
+
+def trace(path: Path, arguments: argparse.Namespace) -> AttributionReport:
+    """One run of ``qmeter-native trace``."""
+    command = [sys.executable, "-m", "qmeter_native", "trace", "--model", MODEL, "--device", "cuda"]
+    command += ["--requests", str(arguments.requests), "--concurrency", str(arguments.requests)]
+    command += ["--input-len", str(arguments.input_len), "--output-len", str(arguments.output_len)]
+    command += ["--idle", str(arguments.idle), "--output", str(path)]
+    subprocess.run(command, check=True)
+    return qmeter_native.report(path)
+
+
+def figures(report: AttributionReport) -> dict[str, tuple[float, str]]:
+    """The figures of one run by key, each with its unit."""
+    (time,) = report.balance.time
+    (energy,) = report.balance.energy
+    totals = report.totals
+    return {
+        "num_requests": (totals.num_finished, "1"),
+        "num_kernels": (totals.num_kernels, "1"),
+        "time_residual_ns": (time.residual_ns, "ns"),
+        "energy_residual_j": (_known(energy.residual_j, energy.reason), "J"),
+        "raw_residual_fraction": (_known(energy.raw_residual_fraction, energy.reason), "1"),
+        "unassigned_time_share": (time.unassigned_share, "1"),
+        "j_per_output_token": (_known(totals.j_per_output_token.value, totals.j_per_output_token.reason), "J"),
+        "output_throughput": (totals.output_throughput, "token/s"),
+        "mean_tpot_s": (_known(totals.tpot_s.mean, "no output"), "s"),
+        "average_power_w": (_known(totals.average_power_w.value, totals.average_power_w.reason), "W"),
+        "overlapped_share": (time.overlapped_ns / time.busy_ns, "1"),
+        "num_lost": (report.loss.total, "1"),
+    }
+
+
+def _known(value: float | None, reason: str | None) -> float:
+    if value is None:
+        raise SystemExit(f"not measured: {reason}")
+    return value
+
+
+def merged(runs: list[dict[str, tuple[float, str]]]) -> dict[str, Metric]:
+    """Median and extremes of each figure over the runs."""
+    result = {}
+    for key, (_, unit) in runs[0].items():
+        values = [run[key][0] for run in runs]
+        result[key] = Metric(statistics.median(values), unit, min(values), max(values), len(values))
+    return result
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--input-len", type=int, default=128)
+    parser.add_argument("--output-len", type=int, default=32)
+    parser.add_argument("--idle", type=float, default=3.0)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    runs: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(arguments.repeats):
+            path = Path(folder) / "h200-llama-3.1-8b.qmt"
+            shutil.rmtree(path, ignore_errors=True)
+            report = trace(path, arguments)
+            print(f"repeat {repeat + 1} of {arguments.repeats}: {report.totals.num_kernels} kernels", file=sys.stderr)
+            runs.append(figures(report))
+        with tarfile.open(arguments.out / f"{path.name}.tar", "w") as archive:
+            archive.add(path, path.name)
+    write_result(
+        arguments.out / "trace-h200.json",
+        "trace-h200",
+        merged(runs),
+        device=report.devices[0].name,
+        command=f"python tools/bench_trace.py --repeats {arguments.repeats} --requests {arguments.requests}"
+        f" --input-len {arguments.input_len} --output-len {arguments.output_len} --idle {arguments.idle:g}",
+    )
+
+
+if __name__ == "__main__":
+    main()
