@@ -27,7 +27,7 @@ def nvml_findings(native: Any) -> list[Finding]:
     found = native.probe_nvml()
     if found["error"]:
         return [Finding(_TOPIC, "NVML", State.ABSENT, found["error"], _NO_DRIVER)]
-    library = f"{found['path']}, driver {found['driver']}, {len(found['devices'])} devices"
+    library = f"{found['path']}, driver {found['driver']}, devices: {len(found['devices'])}"
     findings = [Finding(_TOPIC, "NVML", State.OK, library)]
     for device in found["devices"]:
         findings += _device_findings(device)
