@@ -1,6 +1,6 @@
 """Builds the extension and maps `kernels/` to `qmeter_native.kernels`; everything else is in pyproject.toml."""
 
-from glob import glob
+from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import find_packages, setup
@@ -14,8 +14,8 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "qmeter_native._native",
-            sorted(glob("csrc/**/*.cpp", recursive=True)),
-            depends=sorted(glob("csrc/**/*.h", recursive=True)),
+            sorted(map(str, Path("csrc").rglob("*.cpp"))),
+            depends=sorted(map(str, Path("csrc").rglob("*.h"))),
             include_dirs=["csrc"],
             cxx_std=17,
             extra_compile_args=["-Wall", "-Wextra", "-O2", "-pthread"],

@@ -11,7 +11,7 @@ class NativeFault(Exception):
     """
 
 def record_layouts() -> dict[str, dict[str, Any]]:
-    """Layout of every spool record: ``{name: {"kind": int, "size": int, "fields": [(name, numpy format, offset)]}}``."""
+    """Layout of each spool record: ``{name: {"kind": int, "size": int, "fields": [(name, numpy format, offset)]}}``."""
 
 class Spool:
     """Append-only file of checksummed blocks, written by a thread of its own. Safe to use from any thread."""

@@ -6,8 +6,6 @@ floats (``_s _j _w _hz``) and fractions.
 
 from __future__ import annotations
 
-
-
 __all__ = [
     "NS_PER_MS",
     "NS_PER_S",

@@ -346,7 +346,8 @@ def _energy(kernels: KernelTable, watts: NDArray[Any], stop: int) -> tuple[Energ
 
     def energy_uj(time: NDArray[Any]) -> NDArray[Any]:
         active = np.interp(time - T0, kernels.start_ns - T0, drawn_uj - drawn_uj[0], left=0.0)
-        return (time - T0) * _IDLE_W / 1e3 + active
+        total: NDArray[Any] = (time - T0) * _IDLE_W / 1e3 + active
+        return total
 
     tick = np.arange(T0 + 37_000_000, stop + 3 * _TICK_NS, _TICK_NS)
     sample = np.arange(T0 + 11_000_000, stop + 3 * _TICK_NS, _TICK_NS // 5)

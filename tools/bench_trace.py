@@ -18,21 +18,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import qmeter_native
-from qmeter_native.model.report import AttributionReport
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-sys.path.insert(0, str(Path(__file__).parent))
-from results import Metric, write_result
+import qmeter_native  # noqa: E402
+from qmeter_native.model.report import AttributionReport  # noqa: E402
+from tools.results import Metric, write_result  # noqa: E402
 
 MODEL = "shape:llama-3.1-8b"
 
 
 def trace(path: Path, arguments: argparse.Namespace) -> AttributionReport:
-    """One run of ``qmeter-native trace``."""
+    """One run of ``qmeter-native trace``. As many warm-up requests as requests: their CUDA graphs are captured then."""
     command = [sys.executable, "-m", "qmeter_native", "trace", "--model", MODEL, "--device", "cuda"]
     command += ["--requests", str(arguments.requests), "--concurrency", str(arguments.requests)]
     command += ["--input-len", str(arguments.input_len), "--output-len", str(arguments.output_len)]
-    command += ["--idle", str(arguments.idle), "--output", str(path)]
+    command += ["--idle", str(arguments.idle), "--warmup", str(arguments.requests), "--output", str(path)]
     subprocess.run(command, check=True)
     return qmeter_native.report(path)
 
@@ -101,6 +102,7 @@ def main() -> None:
         device=report.devices[0].name,
         command=f"python tools/bench_trace.py --repeats {arguments.repeats} --requests {arguments.requests}"
         f" --input-len {arguments.input_len} --output-len {arguments.output_len} --idle {arguments.idle:g}",
+        packages=("torch", "transformers", "nvidia-cuda-cupti"),
     )
 
 

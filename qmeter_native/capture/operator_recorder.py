@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from qmeter_native.engines.operator_trace import OperatorBatch
+from qmeter_native.engines.operator_trace import OperatorBatch, OperatorTrace
 from qmeter_native.model.activity_kind import ActivityKind
 from qmeter_native.storage.spool_records import RECORD_DTYPES, RecordKind
 
 __all__ = ["OperatorRecorder"]
 
+_FIGURES = ("num_events", "num_operators", "pause_ns")
+
 
 class OperatorRecorder:
-    """Callable with each `OperatorBatch`.
+    """Constructed = profiling. Operators reach the spool when the profiler is cycled (`before_step`) or closed.
 
     Args:
         spool: ``_native.Spool``.
@@ -24,9 +26,19 @@ class OperatorRecorder:
     def __init__(self, spool: Any, device: int) -> None:
         self._spool = spool
         self._device = device
+        self._trace = OperatorTrace(self._append)
 
-    def __call__(self, batch: OperatorBatch) -> None:
-        """Append all operators of ``batch``."""
+    def before_step(self) -> None:
+        """To be called between steps, so that memory stays bounded; see `OperatorTrace`."""
+        self._trace.before_step()
+
+    def close(self) -> dict[str, Any]:
+        """Stop profiling, append the rest, and say what was traced, as the manifest's ``tracer`` holds it."""
+        self._trace.close()
+        figures = {name: getattr(self._trace, name) for name in _FIGURES}
+        return {"name": "torch.profiler", "kinds": ["operator"], **figures}
+
+    def _append(self, batch: OperatorBatch) -> None:
         classes = [self._spool.define_class(name, ActivityKind.OPERATOR) for name in batch.names]
         records = np.zeros(len(batch), RECORD_DTYPES[RecordKind.KERNEL])
         records["start_ns"], records["end_ns"] = batch.start_ns, batch.end_ns

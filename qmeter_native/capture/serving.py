@@ -8,23 +8,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qmeter_native.capture.lazy_marker import LazyMarker
 from qmeter_native.capture.native import load_native
-from qmeter_native.capture.operator_recorder import OperatorRecorder
 from qmeter_native.capture.request_recorder import record_requests
 from qmeter_native.capture.session import Session, SessionOptions
 from qmeter_native.capture.step_recorder import StepRecorder
 from qmeter_native.engines.options import EngineOptions
+from qmeter_native.engines.protocol import Engine
 from qmeter_native.model.capture import Capture
 from qmeter_native.units import mw_to_w, uj_to_j
 from qmeter_native.workload.load_generator import LoadResult, Progress, run_workload, warm_up
 from qmeter_native.workload.workload import Workload
-
-if TYPE_CHECKING:
-    from qmeter_native.engines.operator_trace import OperatorTrace
-    from qmeter_native.engines.transformers_engine import TransformersEngine
 
 __all__ = ["RunPhase", "RunStatus", "ServingOptions", "ServingResult", "serve"]
 
@@ -112,7 +108,7 @@ class _Run:
         self._observe = observe
         self._start_uj: dict[int, int] = {}
         self._shown_ns = 0
-        self._operators = self._operator_trace()
+        self._operators = session.operators() if options.session.kernels else None
 
     def run(self) -> str | None:
         """Serve; the reason if the engine failed in mid-run."""
@@ -128,25 +124,10 @@ class _Run:
                 self._observe(RunStatus(RunPhase.IDLE))
                 self._session.measure_idle(self._options.idle_s, self._stop.wait)
             result = self._serve(engine)
-        self._close_operators()
+        if self._operators is not None:
+            self._session.describe(tracer=self._operators.close())
         self._keep(result)
         return result.failure
-
-    def _close_operators(self) -> None:
-        if self._operators is None:
-            return
-        self._operators.close()
-        counted = ("num_events", "num_operators", "pause_ns")
-        figures = {name: getattr(self._operators, name) for name in counted}
-        self._session.describe(tracer={"name": "torch.profiler", "kinds": ["operator"], **figures})
-
-    def _operator_trace(self) -> OperatorTrace | None:
-        """On a CPU kernels are operators."""
-        if self._session.is_cuda or not self._session.options.kernels:
-            return None
-        from qmeter_native.engines.operator_trace import OperatorTrace
-
-        return OperatorTrace(OperatorRecorder(self._session.spool, self._session.state.devices[0].index))
 
     def _step_recorder(self) -> StepRecorder:
         session = self._session
@@ -157,7 +138,7 @@ class _Run:
         marker = LazyMarker(load_native()) if session.has_kernels else None
         return StepRecorder(session.spool, device, marker)
 
-    def _serve(self, engine: TransformersEngine) -> LoadResult:
+    def _serve(self, engine: Engine) -> LoadResult:
         self._session.begin()
         self._start_uj = {reading["index"]: reading["energy_uj"] or 0 for reading in self._session.live()}
         result = run_workload(engine, self._options.workload, stop=self._stop, progress=self._show)

@@ -17,6 +17,7 @@ from qmeter_native.capture.cupti_paths import cupti_search_dirs
 from qmeter_native.capture.finalize import finalize
 from qmeter_native.capture.identity import Identity, software_versions
 from qmeter_native.capture.native import load_native, native_faults
+from qmeter_native.capture.operator_recorder import OperatorRecorder
 from qmeter_native.capture.ranges import RangeRecorder
 from qmeter_native.capture.session_state import SessionState
 from qmeter_native.errors import CaptureError, QmeterError, UsageError
@@ -114,6 +115,10 @@ class Session:
     def traced(self, name: str | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         """Decorator: each call of the function becomes a range of the capture, named after it if ``name`` is None."""
         return self._ranges.decorate(name)
+
+    def operators(self) -> OperatorRecorder | None:
+        """Begin to trace the operators of torch, which are a CPU's kernels; None on CUDA, which has its own."""
+        return None if self.is_cuda else OperatorRecorder(self._spool, self.state.devices[0].index)
 
     def measure_idle(self, seconds: float, wait: Callable[[float], Any] = time.sleep) -> None:
         """Measure each device's power with nothing running on it; attribution takes that as its idle power.

@@ -49,11 +49,24 @@ def test_the_python_api_traces_and_reports(tmp_path: Path) -> None:
     assert report.balance.failures() == ()
 
 
+def test_the_python_api_traces_the_operators_of_torch_on_a_cpu(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with qmeter_native.trace(tmp_path / "run.qmt", device="cpu"):
+        torch.ones(64, 64) @ torch.ones(64, 64)
+    report = qmeter_native.report(tmp_path / "run.qmt")
+    assert "aten::mm" in [kernel.name for kernel in report.kernels]
+    assert report.balance.failures() == ()
+
+
 def test_the_api_leaves_a_capture_behind_when_the_body_raises(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), qmeter_native.trace(tmp_path / "run.qmt", device="cpu") as session:
-        with session.range("before"):
-            pass
-        raise ZeroDivisionError
+    def fail_after_a_range() -> None:
+        with qmeter_native.trace(tmp_path / "run.qmt", device="cpu") as session:
+            with session.range("before"):
+                pass
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_a_range()
     assert list(read_capture(tmp_path / "run.qmt").ranges.name) == ["before"]
 
 

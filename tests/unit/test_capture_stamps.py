@@ -18,10 +18,7 @@ def kernels(*rows: tuple[int, int, int, int]) -> KernelTable:
         stream=stream,
         graph=graph,
         range_id=zeros - 1,
-        **{
-            name: zeros
-            for name in ("class_id", "device", "process", "graph_node", "correlation", "copied_bytes")
-        },
+        **dict.fromkeys(("class_id", "device", "process", "graph_node", "correlation", "copied_bytes"), zeros),
     )
 
 

@@ -1,0 +1,38 @@
+"""What import-linter cannot see: the extension has no source in Python."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import qmeter_native
+
+PACKAGE = Path(qmeter_native.__file__).parent
+
+
+def imports_the_extension(path: Path) -> bool:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if any("_native" in name.split(".") for name in [*names, module]):
+            return True
+    return False
+
+
+def test_only_capture_loads_the_extension() -> None:
+    importers = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if imports_the_extension(path)}
+    assert importers == {Path("capture/native.py")}
+
+
+def test_importing_every_module_of_the_package_is_free() -> None:
+    program = (
+        "import sys, pkgutil, importlib, qmeter_native\n"
+        "for found in pkgutil.walk_packages(qmeter_native.__path__, 'qmeter_native.'):\n"
+        "    if found.name.split('.')[-1] not in ('_native', '__main__'): importlib.import_module(found.name)\n"
+        "heavy = {'torch', 'transformers', 'triton', 'cupy', 'vllm', 'pynvml', 'qmeter_native._native'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
