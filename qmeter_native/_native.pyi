@@ -120,7 +120,7 @@ class KernelTracer:
         """
 
     def info(self) -> dict[str, Any]:
-        """``path, version, how, kinds, record_bytes``."""
+        """``path, version, how, kinds, record_bytes``; the last is None until two kernels in a row were decoded."""
 
     def flush(self) -> None:
         """Hand all complete records to the spool; call after synchronising the device."""

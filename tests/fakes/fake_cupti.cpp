@@ -36,11 +36,21 @@ struct Lane {
 
 using Settings = std::map<std::string, int64_t>;
 
-const Settings kDefaults = {
-    {"subscribe_result", 0},      {"enable_result", 0}, {"flush_result", 0}, {"version", 130001},
-    {"kernel_record_bytes", 216}, {"flush_hang", 0},    {"subscribers", 0},  {"kinds_enabled", 0},
-    {"zeroed_buffers", 0},        {"flush_period", 0},  {"buffers_out", 0},  {"dirty_buffers", 0},
-    {"null_buffers", 0},          {"requests", 0}};
+const Settings kDefaults = {{"subscribe_result", 0},
+                            {"enable_result", 0},
+                            {"flush_result", 0},
+                            {"version", 130001},
+                            {"kernel_record_bytes", 216},
+                            {"flush_hang", 0},
+                            {"subscribers", 0},
+                            {"kinds_enabled", 0},
+                            {"zeroed_buffers", 0},
+                            {"flush_period", 0},
+                            {"buffers_out", 0},
+                            {"dirty_buffers", 0},
+                            {"null_buffers", 0},
+                            {"requests", 0},
+                            {"iterator_result", cupti::kErrorMaxLimitReached}};
 
 struct Fake {
   Fake() {
@@ -331,7 +341,7 @@ cupti::Result cuptiActivityGetNextRecord(uint8_t* buffer, size_t valid_size, cup
   if (*record != nullptr) {
     next = reinterpret_cast<uint8_t*>(*record) + record_bytes((*record)->kind);
   }
-  if (next >= buffer + valid_size) return cupti::kErrorMaxLimitReached;
+  if (next >= buffer + valid_size) return static_cast<cupti::Result>(fake().get("iterator_result"));
   auto* activity = reinterpret_cast<cupti::Activity*>(next);
   if (record_bytes(activity->kind) == 0) return cupti::kErrorInvalidKind;
   *record = activity;

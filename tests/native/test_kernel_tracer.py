@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,13 +246,11 @@ def test_statistics_are_in_the_spool_too(tracing: Tracing) -> None:
 
 def test_a_refusing_iterator_is_reported(tracing: Tracing) -> None:
     tracer = tracing.start()
-    tracing.fake.emit()
-    tracing.fake.set("kernel_record_bytes", 100)  # so that the iterator lands between two records
+    tracing.fake.set("iterator_result", 21)
+    tracing.fake.emit(count=3)
     tracer.flush()
-    tracing.fake.emit(count=2)
-    tracing.fake.set("kernel_record_bytes", 52)
-    tracer.flush()
-    assert "CUPTI_ERROR_INVALID_KIND" in tracer.stats()["error"]
+    stats = tracer.stats()
+    assert (stats["kernels"], "CUPTI_ERROR_INVALID_KIND" in stats["error"]) == (3, True)
 
 
 def test_a_refused_flush_is_reported_and_harmless(tracing: Tracing) -> None:
@@ -328,6 +328,23 @@ def test_a_forked_child_leaves_the_tracer_alone(tracing: Tracing) -> None:
     assert os.waitpid(child, 0)[1] == 0
     rows, _, _ = tracing.captured()
     assert len(rows.start_ns) == 3
+
+
+EXIT_WHILE_TRACING = """
+import sys
+from pathlib import Path
+from qmeter_native import _native
+from tests.fakes.fake_cupti import FakeCupti
+fake = FakeCupti(Path(sys.argv[1]))
+tracer = _native.KernelTracer(_native.Spool(sys.argv[2], identity="{}"), cupti_path=fake.path)
+fake.emit(count=7)
+"""
+
+
+def test_a_program_may_end_without_closing_its_tracer(fake_cupti_path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EXIT_WHILE_TRACING, str(fake_cupti_path), str(tmp_path / "spool")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2], timeout=60)
+    assert len(read_spool(tmp_path / "spool").tables[KernelTable.NAME]) == 7
 
 
 def test_kept_buffers_can_be_decoded_again(tracing: Tracing) -> None:
