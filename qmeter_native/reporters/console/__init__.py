@@ -49,6 +49,6 @@ def print_report(
     sections += [phase_section(report, width), *request_sections(report, options.num_requests, width)]
     sections.append(notes_section(report))
     parts = [part for section in sections for part in section.parts()]
-    if next_command:
-        parts.append(Text(f"\nNext: {next_command}", "dim", no_wrap=True, overflow="ignore"))
     write(console, parts)
+    if next_command:
+        console.print(Text(f"\nNext: {next_command}", "dim"), soft_wrap=True)  # a command is copied as one line
