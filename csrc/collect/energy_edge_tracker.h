@@ -29,6 +29,9 @@ class EnergyEdgeTracker {
   // between unseen.
   std::optional<CounterEdge> observe(const CounterRead& read) noexcept;
 
+  // From the next edge on, another pace.
+  void want_edges_every(int64_t edge_period_ns) noexcept { edge_period_ns_ = edge_period_ns; }
+
   // When the counter should be read next.
   int64_t next_read_ns() const noexcept { return next_read_ns_; }
 
@@ -54,7 +57,7 @@ class EnergyEdgeTracker {
   void aim(int64_t num_ticks) noexcept;
   void aim_at_wanted() noexcept;
 
-  const int64_t edge_period_ns_;
+  int64_t edge_period_ns_;
   int64_t next_read_ns_ = 0;
   std::optional<CounterRead> last_;  // the last read of this watch; empty when a new watch begins
   int64_t watch_start_ns_ = 0;

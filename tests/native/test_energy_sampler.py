@@ -70,6 +70,16 @@ def test_the_counter_is_read_around_its_ticks_only(fake_nvml: FakeNvml, record_e
     assert recording.sampler.stats()["counter_calls"] >= calls
 
 
+def test_a_counter_that_burns_cpu_time_is_read_less_often(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
+    fake_nvml.reset(tick_period_ns=2 * TICK_NS, counter_cost_ns=2_000_000, is_counter_busy=1)
+    recording = record_energy(**FAST)
+    recording.wait_for_edges(8)
+    before = recording.sampler.stats()
+    time.sleep(1.5)
+    edges = recording.sampler.stats()["edges"] - before["edges"]
+    assert edges < 1.5e9 / FAST["edge_period_ns"] / 2
+
+
 def test_a_last_edge_is_taken_when_the_sampler_closes(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
     fake_nvml.reset(tick_period_ns=TICK_NS)
     recording = record_energy(**FAST | {"edge_period_ns": 10_000_000_000})
