@@ -231,7 +231,7 @@ def main() -> None:
         save_buffer(tracer.raw_buffers()[0], info, arguments.out / "cupti-buffer.json.gz")
     write_result(
         arguments.out / "native-core.json",
-        "native core: decoder, spool, sampler",
+        "native-core",
         metrics,
         device=f"{load.device}, CUPTI {info['version']} ({info['record_bytes']} bytes a kernel record)",
         command=f"python tools/bench_native_core.py --records {arguments.records} --repeats {arguments.repeats}",

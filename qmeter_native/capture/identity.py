@@ -33,7 +33,8 @@ class Identity:
             boot_id = _BOOT_ID.read_text().strip()
         except OSError:
             boot_id = ""
-        return cls(platform.node(), boot_id, os.getpid(), int(rank) if rank.isdigit() else None, " ".join(sys.argv))
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return cls(platform.node(), boot_id, os.getpid(), int(rank) if rank.isdigit() else None, command)
 
     @property
     def stem(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +77,14 @@ def test_nodes_of_cuda_graphs_are_traced(tmp_path: Path) -> None:
 
 
 def test_a_second_profiler_is_named_and_energy_is_still_measured(tmp_path: Path) -> None:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]):
-        torch.ones(8, device="cuda").sum().item()
-        with qmeter_native.trace(tmp_path / "run.qmt", device="cuda"):
+    program = f"""
+        import qmeter_native, torch
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]):
             torch.ones(8, device="cuda").sum().item()
+            with qmeter_native.trace({str(tmp_path / "run.qmt")!r}, device="cuda"):
+                torch.ones(8, device="cuda").sum().item()
+    """  # in a process of its own, because torch keeps its subscription to the end of the process
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
     manifest = read_capture(tmp_path / "run.qmt").manifest
     (entry,) = [entry for entry in manifest.validity if entry.code == "kernels_absent"]
     assert "torch" in entry.message or "kineto" in entry.message.lower()

@@ -47,7 +47,7 @@ KERNELS = [
     ("pytorch_flash::flash_fwd_kernel", ATTENTION, None),
     ("void vllm::paged_attention_v2_kernel<unsigned short, unsigned short, 128, 16, 128>", ATTENTION, None),
     ("kernel_unified_attention_2d", ATTENTION, None),
-    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3_64x128x128_4x1x1_kernel0_0", ATTENTION, "fp16"),
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3_64x128x128_4x1x1_kernel0_0", ATTENTION, None),
     ("void vllm::reshape_and_cache_flash_kernel<__nv_bfloat16, __nv_bfloat16, (vllm::Fp8KVCacheDataType)0>", KV_CACHE, "bf16"),
     ("void flashinfer::AppendPagedKVCacheKernel<128u, 8u>", KV_CACHE, None),
     (NATIVE + "index_elementwise_kernel<128, 4, at::native::gpu_index_kernel<at::native::index_put_kernel_impl<at::native::OpaqueType<2>>>>", KV_CACHE, None),
