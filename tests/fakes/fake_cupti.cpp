@@ -100,9 +100,8 @@ size_t record_bytes(int32_t kind) {
     case cupti::kActivityConcurrentKernel:
       return fake().kernel_bytes;
     case cupti::kActivityMemcpy:
-      return 96;
     case cupti::kActivityMemcpy2:
-      return 104;
+      return 96;
     case cupti::kActivityMemset:
       return 88;
     case kKindRuntime:
@@ -240,6 +239,16 @@ void fake_cupti_emit(const FakeActivity* activity, uint64_t count, uint64_t step
       fill(place, *activity, nth, step_ns);
     }
   }
+}
+
+int fake_cupti_emit_raw(const uint8_t* records, uint64_t size) {
+  Lane& lane = fake().lanes.front();
+  const std::lock_guard<std::mutex> lock(lane.mutex);
+  complete(lane);
+  if (!request(lane) || size > lane.size) return 0;
+  lane.used = size;
+  std::memcpy(lane.buffer, records, size);
+  return 1;
 }
 
 void fake_cupti_storm(const FakeActivity* activity, uint32_t num_threads, uint64_t count) {

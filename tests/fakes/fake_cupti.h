@@ -41,6 +41,10 @@ int64_t fake_cupti_get(const char* name);
 // that is not 0. Activities of kinds that are not enabled are ignored, as by the real one.
 void fake_cupti_emit(const FakeActivity* activity, uint64_t count, uint64_t step_ns);
 
+// Put records in a buffer of their own, byte by byte as a real CUPTI left them; GetNextRecord walks them by
+// the sizes of CUDA 13.0. Returns 0 if no buffer can hold them.
+int fake_cupti_emit_raw(const uint8_t* records, uint64_t size);
+
 // `num_threads` threads (at most 16) emit `count` of them each, on lanes 0, 1, …
 void fake_cupti_storm(const FakeActivity* activity, uint32_t num_threads, uint64_t count);
 

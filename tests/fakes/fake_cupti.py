@@ -60,6 +60,9 @@ class FakeCupti:
             ctypes.byref(self._activity(kind, fields)), ctypes.c_uint64(count), ctypes.c_uint64(step_ns)
         )
 
+    def emit_raw(self, records: bytes) -> None:
+        assert self._library.fake_cupti_emit_raw(records, ctypes.c_uint64(len(records))), "no buffer can hold them"
+
     def storm(self, *, num_threads: int, count: int, **fields: Any) -> None:
         self._library.fake_cupti_storm(
             ctypes.byref(self._activity(CONCURRENT_KERNEL, fields)),
