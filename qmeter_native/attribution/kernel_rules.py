@@ -105,7 +105,11 @@ SCHEME_RULES: Final = tuple(
         ("fp8", r"e4m3 e5m2 fp8(?!KVCacheDataType) float8"),
         ("bf16", r"bf16 bfloat16 nvjet_(sm\d+_)?t[st]"),
         ("tf32", r"tf32"),
-        ("fp16", r"f16f16 fp16 \bhalf\b __half half_t ::half (?<!wgmma)_f16 _h16 hgemm h884 h1688 h16816 nvjet_(sm\d+_)?hs"),
+        # cuDNN's "wgmma_f16" names the width of the instruction, for bfloat16 too.
+        (
+            "fp16",
+            r"f16f16 fp16 \bhalf\b __half half_t ::half (?<!wgmma)_f16 _h16 hgemm h884 h1688 h16816 nvjet_(sm\d+_)?hs",
+        ),
         ("int8", r"int8 signed\schar"),
         ("fp32", r"sgemm f32f32 \bfloat\b _fp32"),
     )
