@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,13 @@ from qmeter_native.storage.spool import SpoolContents, read_spool
 from qmeter_native.storage.spool_join import join_spools
 from qmeter_native.storage.writer import write_capture
 
-__all__ = ["finalize", "is_unfinished"]
+__all__ = ["WRITE_FAILED", "Stats", "finalize", "is_unfinished"]
+
+WRITE_FAILED = "spool_write_failed"
+"""Code of the validity entry that says that a process could not write all that it recorded."""
+
+Stats = Mapping[str, dict[str, Any]]
+"""The last statistics of each collector of one process, by the collector's name."""
 
 
 def is_unfinished(path: Path) -> bool:
@@ -31,8 +37,12 @@ def is_unfinished(path: Path) -> bool:
     return any((path / SPOOL_FOLDER).glob(f"*{SPOOL_SUFFIX}"))
 
 
-def finalize(path: Path) -> Capture:
+def finalize(path: Path, unwritten: Mapping[str, Stats] | None = None) -> Capture:
     """Join the spools of a capture, write its tables and manifest, and remove the spools.
+
+    Args:
+        path: The capture.
+        unwritten: By name of a spool file, statistics that its process has and the file does not: the disk was full.
 
     Raises:
         CaptureNotFoundError: There is no spool under ``path``.
@@ -43,6 +53,7 @@ def finalize(path: Path) -> Capture:
     if not files:
         raise CaptureNotFoundError(f"{path} has no spool to finalize", "Check the path.")
     spools = [contents for contents in map(_read_or_none, files) if contents is not None]
+    spools = [replace(spool, stats={**spool.stats, **(unwritten or {}).get(spool.path.name, {})}) for spool in spools]
     states = [SessionState.from_dict(spool.stats[STATE_NAME]) for spool in spools if STATE_NAME in spool.stats]
     if not states:
         raise DamagedCaptureError(
@@ -167,7 +178,7 @@ def _validity(spools: Sequence[SpoolContents], state: SessionState) -> list[Vali
     for spool in spools:
         error = spool.stats.get("spool", {}).get("error")
         if error:
-            found.append(Validity("spool_write_failed", f"Records after this were lost: {error}", spool.path.name))
+            found.append(Validity(WRITE_FAILED, f"Records after this were lost: {error}", spool.path.name))
         for index in spool.stats.get("energy_sampler", {}).get("devices_lost", []):
             found.append(Validity("device_lost", "The GPU stopped answering during the run.", f"device {index}"))
     return found

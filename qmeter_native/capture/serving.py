@@ -112,6 +112,15 @@ class _Run:
 
     def run(self) -> str | None:
         """Serve; the reason if the engine failed in mid-run."""
+        try:
+            result = self._load_and_serve()
+        finally:
+            if self._operators is not None:  # a profiler that still runs crashes the interpreter when it ends
+                self._session.describe(tracer=self._operators.close())
+        self._keep(result)
+        return result.failure
+
+    def _load_and_serve(self) -> LoadResult:
         from qmeter_native.engines.transformers_engine import TransformersEngine
 
         self._observe(RunStatus(RunPhase.LOADING))
@@ -123,11 +132,7 @@ class _Run:
             if self._options.idle_s > 0 and self._session.has_energy:
                 self._observe(RunStatus(RunPhase.IDLE))
                 self._session.measure_idle(self._options.idle_s, self._stop.wait)
-            result = self._serve(engine)
-        if self._operators is not None:
-            self._session.describe(tracer=self._operators.close())
-        self._keep(result)
-        return result.failure
+            return self._serve(engine)
 
     def _step_recorder(self) -> StepRecorder:
         session = self._session

@@ -14,13 +14,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from qmeter_native.capture.cuda_ordinals import cuda_ordinals
 from qmeter_native.capture.cupti_paths import cupti_search_dirs
-from qmeter_native.capture.finalize import finalize
+from qmeter_native.capture.finalize import Stats, finalize
 from qmeter_native.capture.identity import Identity, software_versions
 from qmeter_native.capture.native import load_native, native_faults
 from qmeter_native.capture.operator_recorder import OperatorRecorder
 from qmeter_native.capture.ranges import RangeRecorder
-from qmeter_native.capture.session_state import SessionState
-from qmeter_native.errors import CaptureError, QmeterError, UsageError
+from qmeter_native.capture.session_state import STATE_NAME, SessionState
+from qmeter_native.errors import CaptureError, DeviceError, QmeterError, UsageError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, Validity
 from qmeter_native.storage.schema import SPOOL_FOLDER, SPOOL_SUFFIX
@@ -65,6 +65,7 @@ class Session:
     Raises:
         NativeError: The extension does not load.
         CaptureError: ``path`` exists already, or cannot be written.
+        DeviceError: ``cuda`` was asked for, and NVML finds no GPU.
     """
 
     def __init__(self, path: str | Path, options: SessionOptions | None = None) -> None:
@@ -73,17 +74,23 @@ class Session:
         self._is_open = False
         native = load_native()
         identity = Identity.of_this_process()
-        self._spool = _create_spool(native, self.path, identity)
+        self._spool_name = f"{identity.stem}{SPOOL_SUFFIX}"
+        self._spool = _create_spool(native, self.path, self._spool_name, identity)
         with native_faults():
             self._sampler = _start_sampler(native, self._spool, self.options)
         devices = [_device_info(source, self.options.energy) for source in self._sampler.sources()]
         self.state = SessionState(start_ns=time.time_ns(), devices=_used(devices, self.options.device))
+        self._tracer: Any = None
         self._is_open = True
+        if self.options.device == "cuda" and not self.is_cuda:
+            self.discard()
+            raise _no_gpu(devices)
         if not self.options.energy:
             self._sampler.close()
         if self.is_cuda:
             self.state.cuda_devices = cuda_ordinals(self.state.devices)
-        self._tracer = self._start_tracer(native) if self.is_cuda and self.options.kernels else None
+            if self.options.kernels:
+                self._tracer = self._start_tracer(native)
         self.state.software = software_versions()
         self._ranges = RangeRecorder(self._spool)
         self._save_state()
@@ -185,7 +192,7 @@ class Session:
             CaptureError: The capture could not be written; its spools are still there.
         """
         self._stop()
-        return finalize(self.path)
+        return finalize(self.path, {self._spool_name: self._unwritten()})
 
     def __enter__(self) -> Session:
         return self
@@ -206,6 +213,11 @@ class Session:
         self._spool.append_stats(json.dumps({"name": "spool", **self._spool.stats()}))
         self._spool.close()
 
+    def _unwritten(self) -> Stats:
+        """What the spool would say at its end if the disk had not been full."""
+        stats = self._spool.stats()
+        return {STATE_NAME: self.state.to_dict(), "spool": stats} if stats["error"] else {}
+
     def _save_state(self) -> None:
         self._spool.append_stats(json.dumps(self.state.to_dict()))
 
@@ -216,13 +228,14 @@ class Session:
                     self._spool, cupti_path=self.options.cupti_path, search_dirs=cupti_search_dirs()
                 )
         except QmeterError as error:
-            self.state.validity.append(Validity("kernels_absent", f"No kernels were traced: {error.what}"))
+            message = f"No kernels were traced: {error.what}." + (f" {error.hint}" if error.hint else "")
+            self.state.validity.append(Validity("kernels_absent", message))
             return None
         self.state.tracer = tracer.info()
         return tracer
 
 
-def _create_spool(native: Any, path: Path, identity: Identity) -> Any:
+def _create_spool(native: Any, path: Path, name: str, identity: Identity) -> Any:
     if path.exists():
         raise CaptureError(f"{path} exists already", "Choose another name, or remove it first.")
     folder = path / SPOOL_FOLDER
@@ -230,8 +243,12 @@ def _create_spool(native: Any, path: Path, identity: Identity) -> Any:
         folder.mkdir(parents=True)
     except OSError as error:
         raise CaptureError(f"{path} cannot be created: {error.strerror}", "Choose another --output.") from error
-    with native_faults():
-        return native.Spool(str(folder / f"{identity.stem}{SPOOL_SUFFIX}"), identity=json.dumps(identity.to_dict()))
+    try:
+        with native_faults():
+            return native.Spool(str(folder / name), identity=json.dumps(identity.to_dict()))
+    except QmeterError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _start_sampler(native: Any, spool: Any, options: SessionOptions) -> Any:
@@ -258,6 +275,14 @@ def _device_info(source: dict[str, Any], energy: bool) -> DeviceInfo:
             "driver": source.get("driver"),
             "readings": source.get("readings", {}),
         },
+    )
+
+
+def _no_gpu(devices: Sequence[DeviceInfo]) -> DeviceError:
+    reason = next((device.properties.get("nvml_absent_reason") for device in devices), None)
+    return DeviceError(
+        "device cuda was asked for, and NVML finds no GPU" + (f": {reason}" if reason else ""),
+        "`qmeter-native doctor` says what this machine can measure; device auto takes what there is.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from qmeter_native.errors import EngineError
+from qmeter_native.errors import CaptureError, EngineError
 
 if TYPE_CHECKING:
     from qmeter_native.capture.serving import ServingOptions, ServingResult
@@ -68,6 +68,7 @@ def trace(output: Path | None, is_json: bool, **settings: Any) -> None:
     with RunDisplay() as display:
         result = _serve(path, options, display)
     _print_report(path, result, is_json)
+    _check_written(path, result)
     if result.failure is not None:
         raise EngineError(
             f"the engine stopped before the workload was done: {result.failure}",
@@ -75,6 +76,17 @@ def trace(output: Path | None, is_json: bool, **settings: Any) -> None:
         )
     if display.is_interrupted:
         sys.exit(_INTERRUPTED)
+
+
+def _check_written(path: Path, result: ServingResult) -> None:
+    from qmeter_native.capture.finalize import WRITE_FAILED
+
+    for entry in result.capture.manifest.validity:
+        if entry.code == WRITE_FAILED:
+            raise CaptureError(
+                f"{path} is not complete. {entry.message}",
+                "Free some space and trace again. What was captured until then can be read.",
+            )
 
 
 def _options(settings: dict[str, Any]) -> ServingOptions:

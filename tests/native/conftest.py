@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from qmeter_native import _native
-from tests.fakes.build import build_fake
-from tests.fakes.fake_cupti import FakeCupti
 from tests.fakes.fake_nvml import FakeNvml
 from tests.native.energy_recording import EnergyRecording
 
@@ -23,34 +21,6 @@ def new_spool(tmp_path: Path) -> Callable[..., _native.Spool]:
         return _native.Spool(str(tmp_path / "spool"), identity='{"format": "qmeter-spool", "version": 1}', **options)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def fake_cupti_path() -> Path:
-    return build_fake("fake_cupti.cpp", "libcupti.so.13")
-
-
-@pytest.fixture(scope="session")
-def loaded_fake_cupti(fake_cupti_path: Path) -> FakeCupti:
-    return FakeCupti(fake_cupti_path)
-
-
-@pytest.fixture
-def fake_cupti(loaded_fake_cupti: FakeCupti) -> Iterator[FakeCupti]:
-    loaded_fake_cupti.reset()
-    yield loaded_fake_cupti
-    loaded_fake_cupti.reset()
-
-
-@pytest.fixture(scope="session")
-def loaded_fake_nvml() -> FakeNvml:
-    return FakeNvml(build_fake("fake_nvml.cpp", "libnvidia-ml.so.1"))
-
-
-@pytest.fixture
-def fake_nvml(loaded_fake_nvml: FakeNvml) -> FakeNvml:
-    loaded_fake_nvml.reset()
-    return loaded_fake_nvml
 
 
 @pytest.fixture
