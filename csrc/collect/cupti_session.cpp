@@ -41,6 +41,14 @@ std::shared_ptr<ActivitySink> current_sink() noexcept {
   return to.sink;
 }
 
+// Add what CUPTI dropped since it was last asked. The global queue is context null, stream 0.
+void count_dropped(ActivitySink& sink, cupti::Context context, uint32_t stream) noexcept {
+  size_t dropped = 0;
+  if (sink.cupti->num_dropped_records(context, stream, &dropped) == cupti::kSuccess) {
+    sink.dropped_records += dropped;
+  }
+}
+
 void on_buffer_requested(uint8_t** buffer, size_t* size, size_t* max_num_records) noexcept {
   const int64_t begin_ns = monotonic_ns();
   *buffer = nullptr;
@@ -59,10 +67,7 @@ void on_buffer_completed(cupti::Context context, uint32_t stream, uint8_t* buffe
   const std::shared_ptr<ActivitySink> sink = current_sink();
   if (sink == nullptr) return;
   if (buffer != nullptr) sink->buffers.complete(buffer, valid_size);
-  size_t dropped = 0;
-  if (sink->cupti->num_dropped_records(context, stream, &dropped) == cupti::kSuccess) {
-    sink->dropped_records += dropped;
-  }
+  count_dropped(*sink, context, stream);
   sink->callback_ns += static_cast<uint64_t>(monotonic_ns() - begin_ns);
 }
 
@@ -150,6 +155,7 @@ void CuptiSession::State::undo() noexcept {
   if (!enabled.empty()) {
     cupti.flush_all(0);  // complete records first: a forced flush gives incomplete ones zero time stamps
     cupti.flush_all(cupti::kFlushForced);
+    count_dropped(*sink, nullptr, 0);  // no buffer may have been completed since the last were dropped
   }
   if (has_zeroed_buffers) cupti.set_zeroed_buffers(false);
   if (is_subscribed) cupti.unsubscribe(subscriber);
@@ -179,8 +185,10 @@ std::vector<std::string> CuptiSession::kinds() const {
 bool CuptiSession::flush(int64_t timeout_ns) {
   if (state_ == nullptr || state_->is_stuck) return false;
   const auto result = std::make_shared<std::atomic<cupti::Result>>(cupti::kErrorUnknown);
-  const bool is_back =
-      finishes_within(timeout_ns, [state = state_, result] { *result = state->sink->cupti->flush_all(0); });
+  const bool is_back = finishes_within(timeout_ns, [state = state_, result] {
+    *result = state->sink->cupti->flush_all(0);
+    count_dropped(*state->sink, nullptr, 0);
+  });
   state_->is_stuck = !is_back;
   return is_back && *result == cupti::kSuccess;
 }
