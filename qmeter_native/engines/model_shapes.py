@@ -53,9 +53,9 @@ def shape_of(name: str) -> ModelShape:
     """
     entry = _registry().get(name.lower())
     if entry is None:
-        offered = near_names(name) or shape_names()
-        hint = "Did you mean " if near_names(name) else "There are "
+        near = near_names(name)
+        offered = ", ".join(f"shape:{each}" for each in near or shape_names())
         raise ModelNotFoundError(
-            f"no model shape is called {name!r}", hint + ", ".join(f"shape:{each}" for each in offered) + "?"
+            f"no model shape is called {name!r}", f"Did you mean {offered}?" if near else f"There are {offered}."
         )
     return ModelShape(name.lower(), dict(entry["config"]), entry["source"])

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.errors import MissingExtraError
+
 __all__ = ["OperatorBatch", "OperatorTrace", "working_operators"]
 
 _MAX_EVENTS = 250_000  # kept inside the profiler before it is cycled; an event takes about 1.7 kB there
@@ -54,6 +56,9 @@ class OperatorTrace:
     Args:
         receive: Called with each batch of operators, on the thread that calls `before_step` or `close`.
         max_events: Events, working or not, after which the profiler is cycled.
+
+    Raises:
+        MissingExtraError: torch is not installed.
     """
 
     def __init__(self, receive: Callable[[OperatorBatch], None], max_events: int = _MAX_EVENTS) -> None:
@@ -126,8 +131,12 @@ def working_operators(
 
 
 def _start_profiler() -> Any:
-    from torch.profiler import ProfilerActivity, _ExperimentalConfig, profile
-
+    try:
+        from torch.profiler import ProfilerActivity, _ExperimentalConfig, profile
+    except ImportError as error:
+        raise MissingExtraError(
+            "the kernels of a CPU are traced by torch, which is not installed", "pip install 'qmeter-native[engine]'"
+        ) from error
     profiler = profile(
         activities=[ProfilerActivity.CPU], experimental_config=_ExperimentalConfig(profile_all_threads=True)
     )

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 __all__ = ["QUICK", "Done", "finish", "run", "start"]
 
@@ -32,7 +31,7 @@ class Done:
             assert word in self.err
 
 
-def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start ``qmeter-native`` in ``folder``; nothing is fetched from a hub."""
     environment = {
         **os.environ,
@@ -46,13 +45,12 @@ def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
-def run(folder: Path, *arguments: str, **options: Any) -> Done:
+def run(folder: Path, *arguments: str) -> Done:
     """Run ``qmeter-native`` in ``folder`` to its end."""
-    return finish(start(folder, *arguments, **options))
+    return finish(start(folder, *arguments))
 
 
 def finish(process: subprocess.Popen[str]) -> Done:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,26 @@ def wait_for_steps(capture: Path) -> None:
         time.sleep(0.05)
 
 
-def trace(folder: Path, *options: str, **settings: Any) -> Done:
-    return run(folder, *QUICK, *options, **settings)
+def trace(folder: Path, *options: str) -> Done:
+    return run(folder, *QUICK, *options)
 
 
-def file_size_limit(num_bytes: int) -> Callable[[], None]:
-    """For ``preexec_fn``: no file grows past this, as on a disk that is full."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    """The command line in this process, which has loaded torch already."""
+    code = rim.run(cli, arguments)
+    output = capsys.readouterr()
+    return Done(code, output.out, output.err)
+
+
+@contextmanager
+def file_size_limited(num_bytes: int) -> Iterator[None]:
+    """Meanwhile no file grows past this, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def needs_torch() -> None:
@@ -89,9 +104,7 @@ def test_what_cannot_be_served_is_named_and_leaves_nothing(
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(config)
     arguments = [option.format(folder=tmp_path) for option in (*QUICK, *options)]
-    code = rim.run(cli, [*arguments, "--output", str(tmp_path / "run.qmt")])
-    output = capsys.readouterr()
-    Done(code, output.out, output.err).assert_clear(1, *words)
+    call(capsys, *arguments, "--output", str(tmp_path / "run.qmt")).assert_clear(1, *words)
     assert not (tmp_path / "run.qmt").exists()
 
 
@@ -114,26 +127,32 @@ def test_an_output_that_cannot_be_created_is_named_and_left_alone(
 
 
 def test_a_disk_without_room_for_the_first_block_leaves_nothing(tmp_path: Path) -> None:
-    done = trace(tmp_path, *LONG, preexec_fn=file_size_limit(16))
+    with file_size_limited(16):
+        process = start(tmp_path, *QUICK, *LONG)
+    done = finish(process)
     done.assert_clear(1, "run.qmt", "File too large", "free space")
     assert not (tmp_path / "run.qmt").exists()
 
 
-def test_a_disk_that_fills_up_in_mid_run_costs_only_what_came_after(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_in_mid_run_costs_only_what_came_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     needs_torch()
-    workload = ("--requests", "8", "--input-len", "16", "--output-len", "160", "--no-kernels")
-    done = trace(tmp_path, *workload, "--output", "run.qmt", preexec_fn=file_size_limit(32_000))
+    workload = ("--requests", "4", "--input-len", "16", "--output-len", "160", "--no-kernels")
+    with file_size_limited(24_576):
+        done = call(capsys, *QUICK, *workload, "--output", str(tmp_path / "run.qmt"))
     done.assert_clear(1, "run.qmt is not complete", "File too large", "Free some space")
     assert "Balance" in done.out
     capture = open_capture(tmp_path / "run.qmt")
-    codes = [entry.code for entry in capture.manifest.validity]
-    assert codes == ["spool_write_failed"]
+    assert [entry.code for entry in capture.manifest.validity] == ["spool_write_failed"]
     assert len(capture.steps) > 0
     assert capture.manifest.loss.spool_records_dropped > 0
-    run(tmp_path, "report", "run.qmt", "--check").assert_clear(0)
+    call(capsys, "report", str(tmp_path / "run.qmt"), "--check").assert_clear(0)
 
 
-def test_ctrl_c_ends_a_run_with_a_complete_capture_and_its_report(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_run_with_a_complete_capture_and_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     needs_torch()
     process = start(tmp_path, *QUICK, *LONG)
     wait_for(process, "serving")
@@ -145,7 +164,7 @@ def test_ctrl_c_ends_a_run_with_a_complete_capture_and_its_report(tmp_path: Path
     capture = open_capture(tmp_path / "run.qmt")
     assert [entry.code for entry in capture.manifest.validity] == ["interrupted"]
     assert len(capture.requests) == 4
-    run(tmp_path, "report", "run.qmt", "--check").assert_clear(0)
+    call(capsys, "report", str(tmp_path / "run.qmt"), "--check").assert_clear(0)
 
 
 def test_a_second_ctrl_c_ends_the_program_at_once_without_a_traceback(tmp_path: Path) -> None:
@@ -158,7 +177,7 @@ def test_a_second_ctrl_c_ends_the_program_at_once_without_a_traceback(tmp_path: 
     finish(process).assert_clear(130, "interrupted")
 
 
-def test_a_killed_run_is_recovered_by_its_report(tmp_path: Path) -> None:
+def test_a_killed_run_is_recovered_by_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needs_torch()
     process = start(tmp_path, *QUICK, *LONG)
     wait_for(process, "serving")
@@ -166,7 +185,7 @@ def test_a_killed_run_is_recovered_by_its_report(tmp_path: Path) -> None:
     process.kill()
     assert finish(process).code == -signal.SIGKILL
     assert is_unfinished(tmp_path / "run.qmt")
-    done = run(tmp_path, "report", "run.qmt", "--json", "--check")
+    done = call(capsys, "report", str(tmp_path / "run.qmt"), "--json", "--check")
     done.assert_clear(0)
     assert "recovered" in [entry["code"] for entry in json.loads(done.out)["validity"]]
     assert not is_unfinished(tmp_path / "run.qmt")
@@ -179,6 +198,16 @@ def test_a_gpu_that_is_not_there_is_a_clear_message(tmp_path: Path) -> None:
         pytest.skip("there is a GPU")
     done = run(tmp_path, "trace", "--model", "shape:tiny", "--device", "cuda", "--output", "run.qmt")
     done.assert_clear(1, "cuda", "qmeter-native doctor")
+    assert not (tmp_path / "run.qmt").exists()
+
+
+def test_a_missing_torch_names_the_extra_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("torch", "torch.profiler"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = call(capsys, *QUICK, "--output", str(tmp_path / "run.qmt"))
+    done.assert_clear(1, "torch", "qmeter-native[engine]")
     assert not (tmp_path / "run.qmt").exists()
 
 
@@ -255,3 +284,11 @@ def test_what_is_no_capture_is_refused_by_name(tmp_path: Path, name: str, comman
     done = run(tmp_path, verb, name, *options)
     done.assert_clear(1, name)
     assert len(done.err.splitlines()) >= 2
+
+
+def test_an_export_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_capture(synthetic_capture(400), tmp_path / "run.qmt")
+    (tmp_path / "file").write_text("data")
+    done = run(tmp_path, "export", "run.qmt", "--to", "perfetto", "-o", "file/trace")
+    done.assert_clear(1, "file/trace cannot be written", "-o")
+    assert (tmp_path / "file").read_text() == "data"

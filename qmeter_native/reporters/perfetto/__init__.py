@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,8 @@ def write_perfetto(capture: Capture, path: Path, window: Window) -> PerfettoTrac
             file.writelines(_chunks(stage, parts))
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         raise CaptureError(f"{path} cannot be written: {error.strerror}", "Name another file with -o.") from error
     return PerfettoTrace(
         path,
