@@ -36,7 +36,8 @@ EnergyJournal::EnergyJournal(std::shared_ptr<Spool> spool, size_t num_devices)
 
 void EnergyJournal::add_edge(int16_t device, EnergySource source, const CounterEdge& edge,
                              int64_t energy_uj) {
-  const int64_t to_realtime_ns = realtime_ns() - monotonic_ns();
+  const ClockPair now = read_clock_pair();  // two plain reads may be milliseconds apart
+  const int64_t to_realtime_ns = now.realtime_ns - now.monotonic_ns;
   const EnergyRecord record{device, static_cast<uint8_t>(source), edge.low_ns + to_realtime_ns,
                             edge.high_ns + to_realtime_ns, energy_uj};
   if (spool_) spool_->append(RecordKind::kEnergy, &record, sizeof record, 1);
@@ -56,7 +57,7 @@ void EnergyJournal::add_edge(int16_t device, EnergySource source, const CounterE
 
 void EnergyJournal::add_power(int16_t device, EnergySource source, int64_t time_ns, int64_t power_mw) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::optional<Recorded>& recorded = note_power(device, source, power_mw).recorded[slot(source)];
+  std::optional<Recorded>& recorded = note_power(device, source, time_ns, power_mw).recorded[slot(source)];
   const bool is_news =
       !recorded || recorded->value != power_mw || time_ns - recorded->time_ns >= kMaxRecordGapNs;
   if (!is_news) return;
@@ -66,13 +67,15 @@ void EnergyJournal::add_power(int16_t device, EnergySource source, int64_t time_
 
 void EnergyJournal::add_power_sample(int16_t device, int64_t time_ns, int64_t power_mw) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  note_power(device, EnergySource::kNvmlPowerSamples, power_mw);
+  note_power(device, EnergySource::kNvmlPowerSamples, time_ns, power_mw);
   record_power(device, EnergySource::kNvmlPowerSamples, time_ns, power_mw);
 }
 
-EnergyJournal::DeviceState& EnergyJournal::note_power(int16_t device, EnergySource source, int64_t power_mw) {
+EnergyJournal::DeviceState& EnergyJournal::note_power(int16_t device, EnergySource source, int64_t time_ns,
+                                                      int64_t power_mw) {
   DeviceState& state = devices_[static_cast<size_t>(device)];
   state.power_mw[slot(source)] = power_mw;
+  if (time_ns < idle_start_ns_) return state;  // the driver's ring still holds a second from before the mark
   state.idle_power[slot(source)].sum += static_cast<double>(power_mw);
   ++state.idle_power[slot(source)].count;
   return state;
@@ -204,6 +207,7 @@ std::optional<double> EnergyJournal::idle_power_mw(int16_t device) const {
 
 void EnergyJournal::mark_idle() {
   const std::lock_guard<std::mutex> lock(mutex_);
+  idle_start_ns_ = realtime_ns();
   for (DeviceState& state : devices_) {
     state.first_idle_edge.reset();
     state.idle_power = {};

@@ -100,13 +100,14 @@ class EnergyJournal {
     std::optional<ClockRecord> recorded_clocks;
   };
 
-  DeviceState& note_power(int16_t device, EnergySource source, int64_t power_mw);
+  DeviceState& note_power(int16_t device, EnergySource source, int64_t time_ns, int64_t power_mw);
   void record_power(int16_t device, EnergySource source, int64_t time_ns, int64_t power_mw);
 
   const std::shared_ptr<Spool> spool_;
   mutable std::mutex mutex_;
   std::vector<DeviceState> devices_;
-  EnergySamplerStats stats_;  // its percentiles are filled in by stats()
+  int64_t idle_start_ns_ = 0;  // CLOCK_REALTIME of the last `mark_idle`
+  EnergySamplerStats stats_;   // its percentiles are filled in by stats()
   JitterHistory jitter_;
 };
 

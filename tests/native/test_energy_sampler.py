@@ -175,6 +175,17 @@ def test_the_mean_power_since_a_mark_is_known(fake_nvml: FakeNvml, record_energy
     assert sampler.idle_power_mw(99) is None
 
 
+def test_ring_samples_from_before_a_mark_are_not_in_its_mean(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
+    half_ns = 1_500_000_000  # 300 W, then 100 W
+    fake_nvml.reset(total_energy_error=NOT_SUPPORTED, power_mw=200_000, wave_mw=100_000, wave_period_ns=2 * half_ns)
+    recording = record_energy()
+    wait_until(lambda: recording.sampler.latest()[0]["power_mw"] == 100_000)
+    recording.sampler.mark_idle()
+    time.sleep(0.1)
+    recording.close()  # drains a ring whose samples are mostly from before the mark
+    assert recording.sampler.idle_power_mw(0) == 100_000
+
+
 def test_the_mean_power_comes_from_the_counter_if_there_is_one(
     fake_nvml: FakeNvml, record_energy: RecordEnergy
 ) -> None:
