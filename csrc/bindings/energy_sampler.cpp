@@ -115,12 +115,7 @@ std::shared_ptr<EnergySampler> start_sampler(std::shared_ptr<Spool> spool, int64
   options.nvml_devices = nvml_devices;
   options.use_nvml = use_nvml;
   options.use_rapl = use_rapl;
-  // The destructor waits for the thread, and Python runs it with the GIL held.
-  const auto destroy = [](EnergySampler* sampler) {
-    const py::gil_scoped_release release;
-    delete sampler;
-  };
-  return {new EnergySampler(std::move(spool), options), destroy};
+  return destroyed_without_gil(std::make_unique<EnergySampler>(std::move(spool), options));
 }
 
 }  // namespace

@@ -24,9 +24,8 @@ std::shared_ptr<KernelTracer> start_tracer(std::shared_ptr<Spool> spool,
     throw Error(ErrorCode::kNotFound,
                 "CUPTI (libcupti.so.13 or .12) was not found; tried" + found.describe_tried());
   }
-  return std::make_shared<KernelTracer>(
-      std::move(spool), found,
-      KernelTracerOptions{buffer_bytes, buffer_budget_bytes, flush_period_ms, keep_raw_buffers});
+  const KernelTracerOptions options{buffer_bytes, buffer_budget_bytes, flush_period_ms, keep_raw_buffers};
+  return destroyed_without_gil(std::make_unique<KernelTracer>(std::move(spool), found, options));
 }
 
 py::dict search_to_python(const Folders& search_dirs) {

@@ -90,8 +90,8 @@ void bind_spool(py::module_& module) {
   py::class_<Spool, std::shared_ptr<Spool>>(module, "Spool")
       .def(py::init([](const std::string& path, const std::string& identity, size_t block_bytes,
                        size_t queue_bytes, int64_t flush_period_ns) {
-             return std::make_shared<Spool>(path, identity,
-                                            SpoolOptions{block_bytes, queue_bytes, flush_period_ns});
+             const SpoolOptions options{block_bytes, queue_bytes, flush_period_ns};
+             return destroyed_without_gil(std::make_unique<Spool>(path, identity, options));
            }),
            py::arg("path"), py::kw_only(), py::arg("identity"), py::arg("block_bytes") = defaults.block_bytes,
            py::arg("queue_bytes") = defaults.queue_bytes,

@@ -193,14 +193,16 @@ bool CuptiSession::flush(int64_t timeout_ns) {
   return is_back && *result == cupti::kSuccess;
 }
 
-void CuptiSession::stop() noexcept {
+bool CuptiSession::stop() noexcept {
   constexpr int64_t kPatienceNs = 10 * kNsPerSecond;
   const std::shared_ptr<State> state = std::move(state_);
-  if (state == nullptr || state->is_stuck) return;
+  if (state == nullptr) return true;
+  if (state->is_stuck) return false;
   try {
-    finishes_within(kPatienceNs, [state] { state->undo(); });
+    return finishes_within(kPatienceNs, [state] { state->undo(); });
   } catch (...) {  // no thread to be had: better to wait for CUPTI than to leave it on
     state->undo();
+    return true;
   }
 }
 

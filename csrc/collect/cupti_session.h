@@ -40,8 +40,9 @@ class CuptiSession {
   // refused.
   bool flush(int64_t timeout_ns);
 
-  // Disable, flush, unsubscribe. Idempotent. A CUPTI that does not return within ten seconds is left alone.
-  void stop() noexcept;
+  // Disable, flush, unsubscribe. Idempotent. A CUPTI that does not return within ten seconds is left alone:
+  // false.
+  bool stop() noexcept;
 
  private:
   struct State;

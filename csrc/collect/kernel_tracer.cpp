@@ -59,7 +59,7 @@ class KernelTracer::Pipeline {
   void close() noexcept {
     const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
     if (!thread_.joinable()) return;
-    session_.stop();
+    if (!session_.stop()) note_error("CUPTI did not return within ten seconds; its last records are lost");
     sink_->buffers.close();
     thread_.join();
     append_stats();

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,7 +267,18 @@ def test_a_cupti_that_never_returns_does_not_hold_the_program(tracing: Tracing) 
     tracing.fake.emit()
     tracing.fake.set("flush_hang", 1)
     tracer.close()
+    assert "did not return" in tracer.stats()["error"]
     tracing.fake.set("flush_hang", 0)
+
+
+def test_python_goes_on_while_a_tracer_that_nobody_closed_waits_for_cupti(fake_cupti: FakeCupti) -> None:
+    tracer = _native.KernelTracer(None, cupti_path=fake_cupti.path)
+    fake_cupti.set("flush_hang", 1)
+    release = threading.Timer(0.2, fake_cupti.set, ("flush_hang", 0))
+    release.start()
+    del tracer  # waits for the flush; with the GIL held, the timer could never end it, and CUPTI would stay on
+    release.join()
+    assert_untouched(fake_cupti)
 
 
 def test_a_denied_permission_is_forbidden_and_undone(fake_cupti: FakeCupti) -> None:
