@@ -1,27 +1,13 @@
 #include "collect/energy_stats.h"
 
 #include <algorithm>
-#include <cstdio>
+
+#include "base/json.h"
 
 namespace qmeter {
 namespace {
 
 constexpr size_t kMaxDelays = 4096;  // two minutes at the default periods
-
-std::string quoted(const std::string& text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') result += '\\';
-    if (static_cast<unsigned char>(c) < 0x20) {
-      char escape[8];
-      std::snprintf(escape, sizeof escape, "\\u%04x", c);
-      result += escape;
-    } else {
-      result += c;
-    }
-  }
-  return result + '"';
-}
 
 template <typename Items, typename Format>
 std::string joined(const Items& items, Format format) {
@@ -52,7 +38,7 @@ std::string to_json(const EnergySamplerStats& stats) {
   add("edges", stats.edges);
   add("missed_edges", stats.missed_edges);
   const auto error_text = [](const auto& entry) {
-    return quoted(entry.first) + ": " + std::to_string(entry.second);
+    return json_string(entry.first) + ": " + std::to_string(entry.second);
   };
   json += ", \"errors\": {" + joined(stats.errors, error_text) + "}";
   json +=

@@ -98,6 +98,7 @@ void KernelClasses::renew(Entry& entry, const Launch& launch) {
 }
 
 void KernelClasses::grow() {
+  last_ = nullptr;  // it points into the table
   std::vector<Entry> old(2 * table_.size());
   old.swap(table_);
   for (const Entry& entry : old) {
