@@ -1,6 +1,7 @@
 #include "records/block_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -35,6 +36,9 @@ void Block::add(const void* data, size_t size, uint32_t num_records) {
 BlockFile::BlockFile(const std::string& path) : path_(path) {
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0) throw Error(ErrorCode::kIo, "cannot create " + path + ": " + std::strerror(errno));
+  // Tells readers that we are alive: the kernel ends the lock with us. Some file systems have none.
+  const int is_unlocked = flock(fd_, LOCK_EX | LOCK_NB);
+  static_cast<void>(is_unlocked);
 }
 
 BlockFile::~BlockFile() { close(); }

@@ -1,6 +1,8 @@
 // A spool file is a sequence of blocks: header, then payload. Blocks are only ever appended, each with one
 // write(), so that a killed process loses at most the block it was writing. All integers are little-endian.
 //
+// The writer holds an exclusive flock() on the file as long as it is open: a spool without one is over.
+//
 // The first block is kIdentity: JSON {"format": "qmeter-spool", "version": 1, "host": …, "boot_id": …, "pid":
 // …, …}. A string or class is always written in an earlier block than the records that name it. String id 0
 // is "".

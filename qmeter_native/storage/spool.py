@@ -30,7 +30,7 @@ from qmeter_native.storage.spool_records import (
     RecordKind,
 )
 
-__all__ = ["SpoolContents", "read_spool"]
+__all__ = ["SpoolContents", "is_being_written", "read_spool"]
 
 _HEADER_CRC_BYTES: Final = 24
 _KINDS: Final = frozenset(kind.value for kind in RecordKind)
@@ -92,6 +92,23 @@ def read_spool(path: str | Path) -> SpoolContents:
         finally:
             for block in blocks:
                 block.payload.release()
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether the process that writes the spool ``path`` still runs: it holds a lock on the file that ends with it.
+
+    False where the file system has no locks.
+    """
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _map(path: Path) -> mmap.mmap:

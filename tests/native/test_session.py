@@ -126,6 +126,17 @@ def test_a_killed_process_leaves_a_capture_that_can_be_read(tmp_path: Path) -> N
     assert len(open_capture(path).ranges) == 1
 
 
+def test_a_capture_that_is_being_recorded_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.qmt"
+    with Session(path, CPU) as session:
+        session.spool.sync()
+        with pytest.raises(CaptureError, match="still being recorded"):
+            open_capture(path)
+        with session.range("after the look"):
+            pass
+    assert list(open_capture(path).ranges.name) == ["after the look"]
+
+
 def test_a_spool_without_a_session_is_damaged_beyond_recovery(tmp_path: Path) -> None:
     folder = tmp_path / "run.qmt" / "spool"
     folder.mkdir(parents=True)
