@@ -7,21 +7,14 @@ floats (``_s _j _w _hz``) and fractions.
 from __future__ import annotations
 
 __all__ = [
-    "NS_PER_MS",
     "NS_PER_S",
-    "NS_PER_US",
     "UJ_PER_J",
-    "j_to_uj",
-    "mj_to_uj",
     "mw_to_w",
     "ns_to_s",
     "s_to_ns",
     "uj_to_j",
-    "us_to_ns",
 ]
 
-NS_PER_US = 1_000
-NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 UJ_PER_J = 1_000_000
 
@@ -36,24 +29,9 @@ def s_to_ns(value: float) -> int:
     return round(value * NS_PER_S)
 
 
-def us_to_ns(value: int) -> int:
-    """Whole microseconds to nanoseconds."""
-    return value * NS_PER_US
-
-
 def uj_to_j(value: int | float) -> float:
     """Microjoules to joules."""
     return value / UJ_PER_J
-
-
-def j_to_uj(value: float) -> int:
-    """Joules to whole microjoules, rounded to nearest."""
-    return round(value * UJ_PER_J)
-
-
-def mj_to_uj(value: int) -> int:
-    """Millijoules (NVML's unit) to microjoules (RAPL's, and the capture's)."""
-    return value * 1_000
 
 
 def mw_to_w(value: int | float) -> float:

@@ -42,11 +42,6 @@ class Estimate:
         """A figure that was not obtained, and why."""
         return cls(None, method=method, reason=reason)
 
-    @classmethod
-    def exact(cls, value: float, method: str = "measured") -> Estimate:
-        """A figure without an interval: a count, or a difference of integer time stamps."""
-        return cls(value, value, value, method)
-
     def over(self, divisor: float, reason_if_zero: str) -> Estimate:
         """This figure per ``divisor`` of something exactly counted; missing, with a reason, if that is zero."""
         if self.value is None:

@@ -50,12 +50,6 @@ class Table:
         return fields(cls)
 
     @classmethod
-    def dtype_of(cls, name: str) -> np.dtype[Any]:
-        """The declared dtype of a column."""
-        dtype: np.dtype[Any] = next(spec for spec in fields(cls) if spec.name == name).metadata["dtype"]
-        return dtype
-
-    @classmethod
     def from_columns(cls: type[_T], **values: Any) -> _T:
         """Build a table from array-likes, each cast to its declared dtype. Every column must be given."""
         cast = {spec.name: np.asarray(values.pop(spec.name), spec.metadata["dtype"]) for spec in fields(cls)}
