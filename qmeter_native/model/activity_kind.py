@@ -10,7 +10,7 @@ __all__ = ["ActivityKind"]
 class ActivityKind(IntEnum):
     """What one row of the kernel table is. The integer is what captures store.
 
-    ``OPERATOR`` is a leaf operator of ``torch.profiler`` on a CPU, which has no kernels.
+    ``OPERATOR`` is a working operator of ``torch.profiler`` on a CPU, which has no kernels.
     """
 
     KERNEL = 0

@@ -109,7 +109,7 @@ class Manifest:
         schema_version: Version of the capture format.
         qmeter_version: Version of the program that wrote it.
         start_ns: Tracing began (CLOCK_REALTIME).
-        end_ns: Tracing ended. Wall time of every device is ``end_ns - start_ns``.
+        end_ns: Tracing ended.
         measure_start_ns: The workload began; before it the idle power was measured. Attribution covers
             ``[measure_start_ns, measure_end_ns)``.
         measure_end_ns: The workload ended.
@@ -119,7 +119,8 @@ class Manifest:
         workload: The workload's own description, plain JSON.
         loss: What was lost.
         validity: What limits the capture.
-        overhead: What the meter itself cost: CPU seconds of its threads, calls, measured slow-down where known.
+        overhead: What the meter itself cost, in nanoseconds: CPU time of its threads (``sampler_cpu_ns``,
+            ``decode_ns``), waiting in vendor calls (``sampler_blocked_ns``), CUPTI's callbacks (``callback_ns``).
         tracer: CUPTI's path and version, kinds traced; the profiler on a CPU.
         sampler: Rates, per-call costs, jitter and missed samples of the energy sampler.
         software: Versions of what ran: python, torch, transformers, driver …

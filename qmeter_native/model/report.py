@@ -164,10 +164,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Totals of the measured window. Latencies by vLLM's definitions; see ``docs/terms.md``.
-
-    ``energy_method`` names the estimator; each Estimate repeats its own.
-    """
+    """Totals of the measured window. Latencies by vLLM's definitions; see ``docs/terms.md``."""
 
     wall_s: float
     num_requests: int
@@ -201,7 +198,7 @@ class KernelRow:
         name: Kernel or operator name as the vendor gives it.
         display_name: The same, shortened for a table.
         op_family: What it is for.
-        scheme: Quantization scheme or dtype as far as its name and the engine tell, such as ``W4A16-INT g128``.
+        scheme: Quantization scheme or number format as far as its name tells, such as ``W4A16-INT``.
         phase_shares: Share of its time by phase: ``prefill``, ``decode``, ``none``; sums to 1.
         calls: Number of launches.
         time_s: Time given to it (overlaps shared).

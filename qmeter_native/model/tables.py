@@ -50,7 +50,7 @@ class KernelClassTable(Table):
 
 @dataclass(frozen=True, slots=True)
 class KernelTable(Table):
-    """One row per device activity: kernel, graph node, copy, memset or CPU operator. 55 bytes a row."""
+    """One row per device activity: kernel, graph node, copy, memset or CPU operator. 56 bytes a row."""
 
     NAME: ClassVar[str] = "kernels"
 
@@ -63,7 +63,7 @@ class KernelTable(Table):
     graph: _Array = column("u4", "CUDA graph (exec) id, 0 outside graphs")
     graph_node: _Array = column("u8", "graph node id, 0 outside graphs")
     correlation: _Array = column("u4", "CUPTI correlation id; 0 where API records are off")
-    range_id: _Array = column("i4", "row in ranges, -1 = none")
+    range_id: _Array = column("i4", "row in ranges, -1 = none; nothing fills it yet")
     copied_bytes: _Array = column("u8", "bytes copied or set; 0 for kernels")
 
 

@@ -1,7 +1,7 @@
 """Records of a spool as numpy dtypes: packed, little-endian, field for field those of ``csrc/records/records.h``.
 
-Where a table has text, its record has the id of a string; ``process`` and ``range_id`` are not recorded, because a
-spool belongs to one process and ranges are joined later.
+Where a table has text, its record has the id of a string; ``process`` and ``range_id`` are not recorded: a spool
+belongs to one process, and nothing tells yet which range a kernel was launched in.
 """
 
 from __future__ import annotations
