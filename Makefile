@@ -14,6 +14,7 @@ help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml setup.py constraints-dev.txt $(NATIVE)
+	@echo "setting up $(VENV): a few minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints-dev.txt -e '.[engine,dev,docs]'
@@ -23,9 +24,10 @@ demo: $(STAMP)  ## trace the embedded model on this machine and print its report
 	rm -rf $(DEMO)
 	mkdir -p build
 	$(BIN)/qmeter-native trace --model builtin:stdlib-lm --requests 8 --input-len 128 --output-len 32 --output $(DEMO)
+	@echo; echo "Recorded on an NVIDIA H200:"
 	$(BIN)/qmeter-native report $(H200)
 
-test: $(STAMP)  ## run the test suite (about five minutes on 2 cores)
+test: $(STAMP)  ## run the test suite (about two minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu'
 
 test-slow: $(STAMP)  ## run the long lane too: long tests, sanitizers, ABI check
