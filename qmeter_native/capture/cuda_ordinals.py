@@ -18,7 +18,8 @@ def cuda_ordinals(devices: Sequence[DeviceInfo], visible: str | None = None) -> 
         visible: The variable's value; by default read from the environment.
 
     The list ends at the first entry that names no GPU, as in CUDA. Positions in the variable count in PCI bus order,
-    which is NVML's; ``CUDA_DEVICE_ORDER=FASTEST_FIRST`` can differ on hosts with unlike GPUs.
+    which is NVML's; ``CUDA_DEVICE_ORDER=FASTEST_FIRST`` can differ on hosts with unlike GPUs. A MIG slice counts as its
+    GPU; on a host with several its name must hold the GPU's.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
     if visible is None:
@@ -35,5 +36,9 @@ def cuda_ordinals(devices: Sequence[DeviceInfo], visible: str | None = None) -> 
 def _position(devices: Sequence[DeviceInfo], entry: str) -> int | None:
     if entry.isdigit():
         return int(entry) if int(entry) < len(devices) else None
+    if entry.startswith("MIG-"):  # a slice; before driver 470 as MIG-GPU-<uuid>/<instance>/<instance>, then without
+        if len(devices) == 1:
+            return 0
+        entry = entry.removeprefix("MIG-").partition("/")[0]
     matches = [index for index, device in enumerate(devices) if entry and device.uuid.startswith(entry)]
     return matches[0] if len(matches) == 1 else None

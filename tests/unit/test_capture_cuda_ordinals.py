@@ -19,10 +19,16 @@ GPUS = [DeviceInfo(index, "cuda", "GPU", uuid) for index, uuid in enumerate(["GP
         ("GPU-bb,0", []),
         ("1,1", [1]),
         ("-1,0", []),
+        ("MIG-GPU-bb22/1/0", [1]),
+        ("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", []),
     ],
 )
 def test_visible_devices_are_numbered_as_cuda_does(visible: str, expected: list[int]) -> None:
     assert cuda_ordinals(GPUS, visible) == expected
+
+
+def test_a_slice_of_the_only_gpu_is_on_that_gpu() -> None:
+    assert cuda_ordinals(GPUS[:1], "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f") == [0]
 
 
 def test_without_the_variable_cuda_sees_what_nvml_sees(monkeypatch: pytest.MonkeyPatch) -> None:
