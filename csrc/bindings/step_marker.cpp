@@ -15,7 +15,8 @@ void bind_step_marker(py::module_& module) {
   using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<StepMarker, std::shared_ptr<StepMarker>>(module, "StepMarker")
       .def(py::init([](const std::optional<std::string>& cuda_path) {
-             return std::make_shared<StepMarker>(load_cuda_driver(cuda_path.value_or("")));
+             return destroyed_without_gil(
+                 std::make_unique<StepMarker>(load_cuda_driver(cuda_path.value_or(""))));
            }),
            py::kw_only(), py::arg("cuda_path") = py::none(), Release())
       .def(
