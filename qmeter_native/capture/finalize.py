@@ -85,14 +85,17 @@ def _capture(spools: Sequence[SpoolContents], state: SessionState) -> Capture:
 
 
 def _with_manifest_devices(spool: SpoolContents, cuda_devices: Sequence[int]) -> SpoolContents:
-    """CUPTI numbers devices by CUDA ordinal; the capture by manifest index. CPU operators carry the index already."""
+    """CUPTI numbers devices by CUDA ordinal; the capture by manifest index. CPU operators carry the index already.
+
+    An ordinal that no device is known for becomes -1, which attribution reports as an unlisted device.
+    """
     kernels = cast(KernelTable, spool.tables["kernels"])
     if not cuda_devices or not len(kernels):
         return spool
     classes = cast(KernelClassTable, spool.tables["kernel_classes"])
     is_operator = classes.kind[kernels.class_id] == ActivityKind.OPERATOR
-    ordinals = np.minimum(kernels.device, len(cuda_devices) - 1)
-    device = np.where(is_operator, kernels.device, np.asarray(cuda_devices, "i2")[ordinals])
+    ordinals = np.where(kernels.device < len(cuda_devices), kernels.device, len(cuda_devices))
+    device = np.where(is_operator, kernels.device, np.asarray([*cuda_devices, -1], "i2")[ordinals])
     return replace(spool, tables={**spool.tables, "kernels": replace(kernels, device=device.astype("i2"))})
 
 

@@ -17,6 +17,7 @@ from qmeter_native.capture.session import Session, SessionOptions
 from qmeter_native.capture.step_recorder import StepRecorder
 from qmeter_native.engines.options import EngineOptions
 from qmeter_native.engines.protocol import Engine
+from qmeter_native.errors import DeviceError
 from qmeter_native.model.capture import Capture
 from qmeter_native.units import mw_to_w, uj_to_j
 from qmeter_native.workload.load_generator import LoadResult, Progress, run_workload, warm_up
@@ -108,6 +109,7 @@ class _Run:
         self._observe = observe
         self._start_uj: dict[int, int] = {}
         self._shown_ns = 0
+        self._marker: LazyMarker | None = None
         self._operators = session.operators() if options.session.kernels else None
 
     def run(self) -> str | None:
@@ -138,14 +140,24 @@ class _Run:
         session = self._session
         if not session.is_cuda:
             return StepRecorder(session.spool, session.state.devices[0].index, None)
+        if session.has_kernels:
+            self._marker = LazyMarker(load_native())
+        return StepRecorder(session.spool, self._cuda_device(), self._marker)
+
+    def _cuda_device(self) -> int:
+        """DeviceInfo.index of the GPU that the engine runs on."""
         _, _, ordinal = self._options.engine.device.partition(":")
-        device = session.state.cuda_devices[int(ordinal or 0)]
-        marker = LazyMarker(load_native()) if session.has_kernels else None
-        return StepRecorder(session.spool, device, marker)
+        devices = self._session.state.cuda_devices
+        if int(ordinal or 0) >= len(devices):
+            raise DeviceError(
+                f"there is no cuda:{ordinal or 0}: CUDA_VISIBLE_DEVICES leaves {len(devices)} GPUs visible",
+                "Choose another --device, or change CUDA_VISIBLE_DEVICES.",
+            )
+        return devices[int(ordinal or 0)]
 
     def _serve(self, engine: Engine) -> LoadResult:
         self._session.begin()
-        self._start_uj = {reading["index"]: reading["energy_uj"] or 0 for reading in self._session.live()}
+        self._start_uj = {}
         result = run_workload(engine, self._options.workload, stop=self._stop, progress=self._show)
         self._session.end()
         return result
@@ -159,16 +171,16 @@ class _Run:
         self._observe(RunStatus(RunPhase.SERVING, progress, _power_w(live), self._energy_j(live)))
 
     def _energy_j(self, live: list[dict[str, Any]]) -> float | None:
-        used_uj = [
-            reading["energy_uj"] - self._start_uj.get(reading["index"], 0)
-            for reading in live
-            if reading["energy_uj"] is not None
-        ]
-        return uj_to_j(sum(used_uj)) if used_uj else None
+        """Joules since the first reading of each device while serving."""
+        now_uj = {reading["index"]: reading["energy_uj"] for reading in live if reading["energy_uj"] is not None}
+        self._start_uj = {**now_uj, **self._start_uj}
+        return uj_to_j(sum(now_uj[index] - self._start_uj[index] for index in now_uj)) if now_uj else None
 
     def _keep(self, result: LoadResult) -> None:
         record_requests(self._session.spool, result.requests, result.output_tokens)
         self._session.describe(workload=result.description)
+        if self._marker is not None and self._marker.failure is not None:
+            self._session.warn("markers_absent", f"Steps are not bounded on the device: {self._marker.failure}")
         if result.failure is not None:
             self._session.warn("engine_failed", f"The engine stopped before the workload was done: {result.failure}")
         elif self._stop.is_set():

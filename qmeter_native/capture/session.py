@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from qmeter_native.capture.cuda_ordinals import cuda_ordinals
 from qmeter_native.capture.cupti_paths import cupti_search_dirs
@@ -30,6 +30,8 @@ __all__ = ["Session", "SessionOptions"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_MIN_IDLE_S: Final = 0.5
+"""Five ticks of a counter that steps every 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class SessionOptions:
     """What to collect, and from where.
 
     Attributes:
-        device: ``cuda``, ``cpu``, or ``auto``: CUDA if NVML finds a GPU.
+        device: ``cuda``, ``cpu``, or ``auto``: CUDA if NVML finds a GPU that CUDA may see.
         energy: Sample energy, power and clocks.
         kernels: Trace kernels through CUPTI (CUDA only).
         cupti_path: A libcupti to use instead of the one that would be found.
@@ -132,7 +134,8 @@ class Session:
 
         Args:
             seconds: How long. The NVML counter steps every 0.1 s: 2 s tell the mean to about 5 %.
-            wait: How to wait, such as ``Event.wait`` of an event that interrupts the run.
+            wait: How to wait, such as ``Event.wait`` of an event that interrupts the run. A wait that ends within half
+                a second tells nothing, and nothing is stored.
         """
         if not self.has_energy:
             return
@@ -140,6 +143,8 @@ class Session:
         start_ns = time.monotonic_ns()
         wait(seconds)
         window_s = ns_to_s(time.monotonic_ns() - start_ns)
+        if window_s < _MIN_IDLE_S:
+            return
         for position, device in enumerate(self.state.devices):
             power_mw = self._sampler.idle_power_mw(device.index)
             if power_mw is not None:
@@ -287,8 +292,8 @@ def _no_gpu(devices: Sequence[DeviceInfo]) -> DeviceError:
 
 
 def _used(devices: Sequence[DeviceInfo], wanted: str) -> list[DeviceInfo]:
-    """GPUs if there are any and they are wanted, else the CPU."""
+    """GPUs if they are wanted and there are any that CUDA may see, else the CPU."""
     gpus = [device for device in devices if device.kind == "cuda"]
-    if gpus and wanted != "cpu":
+    if wanted == "cuda" or (wanted == "auto" and cuda_ordinals(gpus)):
         return gpus
     return [device for device in devices if device.kind != "cuda"]

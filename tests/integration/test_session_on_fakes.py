@@ -112,6 +112,32 @@ def test_kernels_belong_to_the_gpu_that_cuda_was_shown(
     assert bench.report().balance.failures() == ()
 
 
+def test_a_kernel_of_a_gpu_that_is_not_listed_is_given_to_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.nvml.reset(2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    capture = bench.run(device=1)  # CUDA never would; whatever it means, it is not GPU 0
+    assert set(capture.kernels.device.tolist()) == {-1}
+    report = bench.report()
+    assert "unlisted_device" in [entry.code for entry in report.validity]
+    assert report.balance.time[0].busy_ns == 0
+
+
+def test_auto_takes_the_cpu_where_cuda_may_see_no_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with Session(bench.path, SessionOptions(device="auto", nvml_path=bench.nvml.path)) as session:
+        assert not session.is_cuda
+
+
+def test_an_idle_measurement_that_is_cut_short_is_not_kept(bench: Bench) -> None:
+    with bench.start() as session:
+        session.measure_idle(60.0, wait=lambda _: None)
+        assert session.state.devices[0].idle_power_w is None
+        session.measure_idle(0.6)
+        assert session.state.devices[0].idle_power_w == pytest.approx(200, rel=0.05)
+
+
 def test_a_gpu_that_is_lost_in_mid_run_leaves_the_other_and_the_kernels(bench: Bench) -> None:
     bench.nvml.reset(2)
     session = bench.start()

@@ -17,7 +17,7 @@ def findings(path: str) -> dict[str, Finding]:
 def test_each_gpu_lists_what_a_call_of_each_reading_costs(fake_nvml: FakeNvml) -> None:
     fake_nvml.reset(2)
     found = findings(fake_nvml.path)
-    for name in ("cuda:0", "cuda:1"):
+    for name in ("GPU 0", "GPU 1"):
         assert found[name].state is State.OK
         assert "energy from nvml_total_energy" in found[name].detail
         assert found[f"{name} readings"].detail.endswith("s a call")
@@ -25,10 +25,10 @@ def test_each_gpu_lists_what_a_call_of_each_reading_costs(fake_nvml: FakeNvml) -
 
 def test_a_partitioned_gpu_and_a_missing_reading_are_said(fake_nvml: FakeNvml) -> None:
     fake_nvml.reset(1, is_mig=1)
-    assert findings(fake_nvml.path)["cuda:0 MIG"].state is State.BROKEN
+    assert findings(fake_nvml.path)["GPU 0 MIG"].state is State.BROKEN
     fake_nvml.reset(1, total_energy_error=NOT_SUPPORTED)
     found = findings(fake_nvml.path)
-    assert found["cuda:0 total_energy"].state is State.ABSENT
+    assert found["GPU 0 total_energy"].state is State.ABSENT
 
 
 def test_a_library_that_is_not_there_is_absent_with_advice() -> None:

@@ -50,16 +50,16 @@ def test_a_device_lists_its_readings_with_their_cost_and_what_is_missing() -> No
     findings = {finding.name: finding for finding in gpu.nvml_findings(native([nvml_device()]))}
     assert findings["NVML"].state is State.OK
     assert "595.45" in findings["NVML"].detail
-    assert findings["cuda:0"].detail == "NVIDIA H200, energy from nvml_total_energy"
-    assert findings["cuda:0 readings"].detail == "total_energy 2.4 ms, power_samples 51.2 µs a call"
-    assert findings["cuda:0 power_memory"] == Finding("NVIDIA", "cuda:0 power_memory", State.ABSENT, "Not Supported")
+    assert findings["GPU 0"].detail == "NVIDIA H200, energy from nvml_total_energy"
+    assert findings["GPU 0 readings"].detail == "total_energy 2.4 ms, power_samples 51.2 µs a call"
+    assert findings["GPU 0 power_memory"] == Finding("NVIDIA", "GPU 0 power_memory", State.ABSENT, "Not Supported")
 
 
 def test_a_partitioned_gpu_is_broken_for_energy() -> None:
     device = nvml_device(energy=None, reason="MIG is on", mig=True)
     states = {finding.name: finding.state for finding in gpu.nvml_findings(native([device]))}
-    assert states["cuda:0"] is State.BROKEN
-    assert states["cuda:0 MIG"] is State.BROKEN
+    assert states["GPU 0"] is State.BROKEN
+    assert states["GPU 0 MIG"] is State.BROKEN
 
 
 def test_a_machine_without_a_driver_is_no_defect() -> None:

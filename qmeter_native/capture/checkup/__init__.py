@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from qmeter_native.capture.checkup.software import extension, package_findings, 
 __all__ = ["Checkup", "Finding", "State", "check_up"]
 
 _VERDICT: Final = "This machine can measure"
+_GPU_NAME: Final = re.compile(r"GPU \d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def check_up(folder: Path | None = None) -> Checkup:
     native, compiled = extension()
     nvidia = [] if native is None else [*nvml_findings(native), cupti_finding(native)]
     nvidia.append(counter_finding())
-    has_gpu = any(finding.name.startswith("cuda:") for finding in nvidia)
+    has_gpu = any(_GPU_NAME.fullmatch(finding.name) for finding in nvidia)
     software = [program_finding(), compiled, *package_findings(has_gpu)]
     host = [*rapl_findings(), container_finding(), vm_finding(), *profiler_findings()]
     host.append(disk_finding(folder or Path.cwd()))
@@ -48,7 +50,7 @@ def check_up(folder: Path | None = None) -> Checkup:
 def verdicts_of(findings: list[Finding]) -> tuple[Finding, ...]:
     """What the findings add up to: one line for each signal, with what it still lacks."""
     states = {finding.name: finding.state for finding in findings}
-    gpus = [finding for finding in findings if finding.name.startswith("cuda:") and " " not in finding.name]
+    gpus = [finding for finding in findings if _GPU_NAME.fullmatch(finding.name)]
     cpus = [finding for finding in findings if finding.name.startswith("RAPL")]
 
     def verdict(name: str, using: str, needs: dict[str, bool]) -> Finding:

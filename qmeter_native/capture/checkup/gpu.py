@@ -35,7 +35,7 @@ def nvml_findings(native: Any) -> list[Finding]:
 
 
 def _device_findings(device: dict[str, Any]) -> list[Finding]:
-    name = f"cuda:{device['index']}"
+    name = f"GPU {device['index']}"
     works = [f"{key} {_cost(entry['call_cost_ns'])}" for key, entry in device["readings"].items() if entry["ok"]]
     fails = {key: entry["reason"] for key, entry in device["readings"].items() if not entry["ok"]}
     energy = device["energy"]
