@@ -14,6 +14,7 @@ from qmeter_native.engines.continuous_batching import (
     effective_settings,
     start_manager,
 )
+from qmeter_native.engines.device_choice import chosen_device
 from qmeter_native.engines.model_loading import load_model, vocabulary_of
 from qmeter_native.engines.model_source import ModelSource, resolve_model
 from qmeter_native.engines.options import EngineOptions
@@ -158,9 +159,7 @@ def _require_packages() -> None:
 def _device_of(options: EngineOptions) -> Any:
     import torch
 
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = chosen_device(options.device)
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
