@@ -47,23 +47,20 @@ def report(
     """
     from qmeter_native.attribution.report import attribute
     from qmeter_native.capture.open import open_capture
+    from qmeter_native.cli.report_output import write_report
+    from qmeter_native.reporters.console import ReportOptions
 
     result = attribute(open_capture(capture), capture.name)
-    if is_json:
-        from qmeter_native.reporters.json_report import report_json
-
-        click.echo(report_json(result))
-    else:
-        from qmeter_native.reporters.console import ReportOptions, make_console, print_report
-
-        options = ReportOptions(sort, top, requests)
-        print_report(result, make_console(sys.stdout, width), options, f"{_NEXT} {capture} --to perfetto")
+    write_report(
+        result,
+        is_json=is_json,
+        next_command=f"qmeter-native export {capture} --to perfetto",
+        options=ReportOptions(sort, top, requests),
+        width=width,
+    )
     if check and (failures := result.balance.failures()):
         sys.stdout.flush()
         raise CheckFailedError(
             f"{capture}: {len(failures)} balances do not close\n" + "\n".join(f"  {failure}" for failure in failures),
             "This is a defect of qmeter-native or of the capture; please report it.",
         )
-
-
-_NEXT: Final = "qmeter-native export"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["trace"]
 
 _INTERRUPTED: Final = 130
+_MAX_CONCURRENCY: Final = 256
+"""Requests served at once unless the user says otherwise."""
 
 _EPILOG: Final = """\b
 Examples:
@@ -61,13 +63,17 @@ def trace(output: Path | None, is_json: bool, **settings: Any) -> None:
 
     Needs `pip install 'qmeter-native[engine]'`. Writes a capture, a directory NAME.qmt, and prints its report.
     """
+    from qmeter_native.attribution.report import attribute
+    from qmeter_native.capture.serving import serve
+    from qmeter_native.cli.report_output import write_report
     from qmeter_native.cli.run_display import RunDisplay
 
     options = _options(settings)
     path = output or _default_output(settings["model"])
     with RunDisplay() as display:
-        result = _serve(path, options, display)
-    _print_report(path, result, is_json)
+        result = serve(path, options, stop=display.stop, observe=display.show)
+    report = attribute(result.capture, path.name)
+    write_report(report, is_json=is_json, next_command=f"qmeter-native report {path}")
     _check_written(path, result)
     if result.failure is not None:
         raise EngineError(
@@ -124,9 +130,6 @@ def _options(settings: dict[str, Any]) -> ServingOptions:
     return ServingOptions(engine, workload, session, settings["idle_s"])
 
 
-_MAX_CONCURRENCY: Final = 256
-
-
 def _default_output(model: str) -> Path:
     """``MODEL-YYYYMMDD-HHMMSS.qmt``, with the model's name reduced to what file systems like."""
     import re
@@ -134,23 +137,3 @@ def _default_output(model: str) -> Path:
 
     name = re.sub(r"[^\w.-]+", "-", model.rpartition(":")[2].rstrip("/").rpartition("/")[2]) or "capture"
     return Path(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.qmt")
-
-
-def _serve(path: Path, options: ServingOptions, display: Any) -> ServingResult:
-    from qmeter_native.capture.serving import serve
-
-    return serve(path, options, stop=display.stop, observe=display.show)
-
-
-def _print_report(path: Path, result: ServingResult, is_json: bool) -> None:
-    from qmeter_native.attribution.report import attribute
-
-    report = attribute(result.capture, path.name)
-    if is_json:
-        from qmeter_native.reporters.json_report import report_json
-
-        click.echo(report_json(report))
-        return
-    from qmeter_native.reporters.console import ReportOptions, make_console, print_report
-
-    print_report(report, make_console(sys.stdout, None), ReportOptions(), f"qmeter-native report {path}")
