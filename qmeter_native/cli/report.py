@@ -48,7 +48,7 @@ def report(
     from qmeter_native.attribution.report import attribute
     from qmeter_native.capture.open import open_capture
     from qmeter_native.cli.report_output import write_report
-    from qmeter_native.reporters.console import ReportOptions
+    from qmeter_native.reporters.report_options import ReportOptions
 
     result = attribute(open_capture(capture), capture.name)
     write_report(

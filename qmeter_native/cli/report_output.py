@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from qmeter_native.model.report import AttributionReport
-    from qmeter_native.reporters.console import ReportOptions
+    from qmeter_native.reporters.report_options import ReportOptions
 
 __all__ = ["write_report"]
 

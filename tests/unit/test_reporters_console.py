@@ -8,7 +8,8 @@ import pytest
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.manifest import EngineInfo, LossReport, Validity
 from qmeter_native.model.report import AttributionReport, Balance, RequestBalance
-from qmeter_native.reporters.console import ReportOptions, make_console, print_report
+from qmeter_native.reporters.console import make_console, print_report
+from qmeter_native.reporters.report_options import ReportOptions
 from tests import reports
 
 WIDTHS = (80, 100, 140)

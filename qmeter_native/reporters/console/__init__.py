@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from rich.console import Console
 from rich.text import Text
 
@@ -18,23 +15,9 @@ from qmeter_native.reporters.console.requests import request_sections
 from qmeter_native.reporters.console.section import Section
 from qmeter_native.reporters.console.terminal import make_console, write
 from qmeter_native.reporters.console.totals import totals_sections
+from qmeter_native.reporters.report_options import ReportOptions
 
-__all__ = ["ReportOptions", "make_console", "print_report", "write"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """What to show.
-
-    Attributes:
-        sort: Rank kernels by ``time`` or ``energy``; None shows both rankings.
-        num_kernels: Kernels a ranking.
-        num_requests: Requests shown, slowest first; 0 for none.
-    """
-
-    sort: Literal["time", "energy"] | None = None
-    num_kernels: int = 12
-    num_requests: int = 5
+__all__ = ["make_console", "print_report", "write"]
 
 
 def print_report(
