@@ -291,6 +291,7 @@ def _steps(num_steps: int, begin: NDArray[Any], end: NDArray[Any]) -> StepTable:
         device=zeros,
         stream=zeros + 7,
         num_markers=zeros + 2,
+        num_padded=zeros - 1,
     )
 
 

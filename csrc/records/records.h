@@ -22,6 +22,10 @@ enum class RecordKind : uint16_t {
   kClock = 12,       // ClockRecord
   kClockPair = 13,   // ClockPairRecord
   kStats = 14,  // payload: JSON text, the latest statistics of a collector; the last block of a name wins
+  kTraceWindow = 15,    // TraceWindowRecord
+  kRequestId = 16,      // RequestIdRecord
+  kEngineRequest = 17,  // EngineRequestRecord
+  kPreemption = 18,     // PreemptionRecord
 };
 
 enum class ActivityKind : uint8_t { kKernel = 0, kMemcpy = 1, kMemset = 2, kOperator = 3 };
@@ -75,6 +79,7 @@ struct StepRecord {
   int16_t device;
   uint32_t stream;
   uint8_t num_markers;
+  int32_t num_padded;
 };
 
 struct StepRequestRecord {
@@ -135,11 +140,41 @@ struct ClockPairRecord {
   int64_t monotonic_ns;
 };
 
+struct TraceWindowRecord {
+  int64_t start_ns;
+  int64_t end_ns;
+};
+
+struct RequestIdRecord {
+  int32_t request;  // number in this process
+  uint32_t name;    // string id
+};
+
+struct EngineRequestRecord {
+  int32_t request;
+  int64_t arrival_ns;
+  int64_t first_schedule_ns;
+  int64_t first_token_ns;
+  int64_t finish_ns;
+  int32_t num_prompt_tokens;
+  int32_t num_cached_tokens;
+  int32_t num_output_tokens;
+  uint8_t is_finished;
+  uint32_t reason;  // string id
+};
+
+struct PreemptionRecord {
+  int32_t request;
+  int64_t time_ns;
+};
+
 #pragma pack(pop)
 
 static_assert(sizeof(ClassRecord) == 45 && sizeof(KernelRecord) == 50 && sizeof(RangeRecord) == 26);
-static_assert(sizeof(StepRecord) == 31 && sizeof(StepRequestRecord) == 33 && sizeof(RequestRecord) == 45);
+static_assert(sizeof(StepRecord) == 35 && sizeof(StepRequestRecord) == 33 && sizeof(RequestRecord) == 45);
 static_assert(sizeof(OutputTokenRecord) == 16 && sizeof(EnergyRecord) == 27 && sizeof(PowerRecord) == 15);
 static_assert(sizeof(ClockRecord) == 28 && sizeof(ClockPairRecord) == 16);
+static_assert(sizeof(TraceWindowRecord) == 16 && sizeof(RequestIdRecord) == 8);
+static_assert(sizeof(EngineRequestRecord) == 53 && sizeof(PreemptionRecord) == 12);
 
 }  // namespace qmeter

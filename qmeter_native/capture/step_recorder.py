@@ -36,7 +36,7 @@ class StepRecorder:
         """See `StepSink`."""
         record = np.zeros(1, RECORD_DTYPES[RecordKind.STEP])
         stream = 0  # CUPTI's number of the stream is not known here; the markers' own records carry it
-        record[0] = (step.step, step.start_ns, step.end_ns, self._device, stream, step.num_markers)
+        record[0] = (step.step, step.start_ns, step.end_ns, self._device, stream, step.num_markers, step.num_padded)
         rows = [(step.step, *request) for request in step.requests]
         self._spool.append(RecordKind.STEP, record)
         self._spool.append(RecordKind.STEP_REQUEST, np.array(rows, RECORD_DTYPES[RecordKind.STEP_REQUEST]))

@@ -34,6 +34,7 @@ class EngineStep:
             client has received them yet.
         num_markers: Marker kernels launched, 0 or 2: numbers ``2 * step`` and ``2 * step + 1``.
         requests: One entry a request in the batch.
+        num_padded: Tokens that the device computes, padding to a CUDA graph's size included; -1 = unknown.
     """
 
     step: int
@@ -41,6 +42,7 @@ class EngineStep:
     end_ns: int
     num_markers: int
     requests: tuple[StepRequest, ...]
+    num_padded: int = -1
 
 
 class StepSink(Protocol):

@@ -9,14 +9,17 @@ from qmeter_native.model.tables import (
     ClockPairTable,
     ClockTable,
     EnergyTable,
+    EngineRequestTable,
     KernelClassTable,
     KernelTable,
     OutputTokenTable,
     PowerTable,
+    PreemptionTable,
     RangeTable,
     RequestTable,
     StepRequestTable,
     StepTable,
+    TraceWindowTable,
 )
 
 __all__ = ["Capture"]
@@ -41,3 +44,6 @@ class Capture:
     power: PowerTable = field(default_factory=PowerTable.empty)
     clocks: ClockTable = field(default_factory=ClockTable.empty)
     clock_pairs: ClockPairTable = field(default_factory=ClockPairTable.empty)
+    trace_windows: TraceWindowTable = field(default_factory=TraceWindowTable.empty)
+    engine_requests: EngineRequestTable = field(default_factory=EngineRequestTable.empty)
+    preemptions: PreemptionTable = field(default_factory=PreemptionTable.empty)

@@ -37,7 +37,19 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """One traced process. ``rank`` is None outside a parallel group."""
+    """One traced process.
+
+    Attributes:
+        index: Its number in this capture's tables.
+        host: Host name.
+        boot_id: Which boot of the host: pids repeat after one.
+        pid: Process id.
+        rank: Rank in a parallel group; None outside one.
+        command: Its command line.
+        gpu_uuids: NVML UUIDs of the GPUs that it sees, by CUDA ordinal; empty if it did not say.
+        clock_offset_ns: CUPTI's clock less CLOCK_REALTIME, median of all readings; None if it was not measured.
+        clock_offset_range_ns: Smallest and largest reading; None if it was not measured.
+    """
 
     index: int
     host: str
@@ -45,17 +57,35 @@ class ProcessInfo:
     pid: int
     rank: int | None = None
     command: str = ""
+    gpu_uuids: tuple[str, ...] = ()
+    clock_offset_ns: int | None = None
+    clock_offset_range_ns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """The serving engine as it was asked for and as it really ran. Both are plain JSON."""
+    """The serving engine as it was asked for and as it really ran.
+
+    Attributes:
+        name: ``transformers``, ``vllm``, ``openai`` …
+        version: The engine's own.
+        model: As the user named it.
+        requested: What was asked for, plain JSON.
+        effective: What really runs, plain JSON. Keys that attribution reads, each absent where unknown: ``hf_config``
+            (the model's ``config.json``), ``quantization`` (method name), ``quantization_config``, ``dtype``,
+            ``kv_cache_dtype``, ``tensor_parallel``, ``cudagraph_mode``, ``cudagraph_capture_sizes``,
+            ``max_num_batched_tokens``, ``block_size``.
+        weights_source: ``checkpoint`` (trained), ``random_codes`` (written by `qmeter_native.quantization` with random
+            codes and sane scales: good for time and energy, not for quality), ``random`` (the engine's own random
+            values), ``dummy`` (unset memory or near zeros: good for time alone, the energy is invalid); None unknown.
+    """
 
     name: str
     version: str
     model: str
     requested: dict[str, Any] = field(default_factory=dict)
     effective: dict[str, Any] = field(default_factory=dict)
+    weights_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from qmeter_native.model.coverage import Coverage
 from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.explanation import RequestExplanation
+from qmeter_native.model.kernel_choice import KernelChoice
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, LossReport, Validity
 from qmeter_native.model.op_family import OpFamily
+from qmeter_native.model.work import WorkSummary
 
 __all__ = [
     "REPORT_SCHEMA_VERSION",
@@ -24,13 +28,15 @@ __all__ = [
     "Totals",
 ]
 
-REPORT_SCHEMA_VERSION = 1
-"""Version of the JSON document that `report --json` prints. 1: first version."""
+REPORT_SCHEMA_VERSION = 2
+"""Version of the JSON document that `report --json` prints. 1: first version. 2: coverage of traced windows, requested
+and observed kernels, explained requests, the work model."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeBalance:
-    """Time of one device, in integer nanoseconds: ``busy + idle_in_steps + idle_between_steps = wall``.
+    """Time of one device, in integer nanoseconds: ``busy + idle_in_steps + idle_between_steps + untraced =
+    wall``.
 
     Attributes:
         device: DeviceInfo.index.
@@ -38,11 +44,12 @@ class TimeBalance:
         busy_ns: Union of all kernel intervals inside the window.
         idle_in_steps_ns: No kernel ran, inside an engine step (launch gaps).
         idle_between_steps_ns: No kernel ran, outside any step (host).
+        untraced_ns: Kernels were not recorded: nothing is known of that time. 0 where all was traced.
         kernels_ns: Sum of what was given to kernels; equals ``busy_ns``.
         assigned_ns: Busy time given to requests.
         unassigned_ns: Busy time of no request: kernels outside steps, and the meter's own markers.
         overlapped_ns: Busy time in which two or more kernels ran, shared 1/n.
-        residual_ns: ``wall - kernels - idle``; 0 when the balance closes.
+        residual_ns: ``wall - kernels - idle - untraced``; 0 when the balance closes.
         request_residual_ns: ``busy - assigned - unassigned``; 0 when it closes.
     """
 
@@ -57,6 +64,7 @@ class TimeBalance:
     overlapped_ns: int
     residual_ns: int
     request_residual_ns: int
+    untraced_ns: int = 0
 
     @property
     def unassigned_share(self) -> float:
@@ -306,3 +314,7 @@ class AttributionReport:
     loss: LossReport
     validity: tuple[Validity, ...] = ()
     software: dict[str, object] = field(default_factory=dict)
+    coverage: tuple[Coverage, ...] = ()
+    kernel_choice: KernelChoice | None = None
+    explanations: tuple[RequestExplanation, ...] = ()
+    work: WorkSummary | None = None

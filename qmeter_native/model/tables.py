@@ -16,14 +16,18 @@ __all__ = [
     "ClockPairTable",
     "ClockTable",
     "EnergyTable",
+    "EngineRequestTable",
     "KernelClassTable",
     "KernelTable",
     "OutputTokenTable",
     "PowerTable",
+    "PreemptionTable",
     "RangeTable",
+    "RequestIdTable",
     "RequestTable",
     "StepRequestTable",
     "StepTable",
+    "TraceWindowTable",
 ]
 
 _Array = NDArray[Any]
@@ -98,6 +102,7 @@ class StepTable(Table):
     device: _Array = column("i2", "DeviceInfo.index of the engine's stream")
     stream: _Array = column("u4", "CUDA stream id of the markers as CUPTI numbers it; 0 = unknown or CPU")
     num_markers: _Array = column("u1", "markers launched: 0 (CPU) or 2")
+    num_padded: _Array = column("i4", "tokens the device computed, padding to a CUDA graph's size included; -1 = unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,61 @@ class ClockPairTable(Table):
     monotonic_ns: _Array = column("i8", "CLOCK_MONOTONIC")
 
 
+@dataclass(frozen=True, slots=True)
+class TraceWindowTable(Table):
+    """One row per stretch of time in which a process's kernels were recorded.
+
+    Windows of a process do not overlap; adjacent ones are one window. A process without any was traced all the time.
+    """
+
+    NAME: ClassVar[str] = "trace_windows"
+
+    process: _Array = column("i2", "ProcessInfo.index")
+    start_ns: _Array = column("i8", "recording had begun")
+    end_ns: _Array = column("i8", "recording was about to end, or was last known to go on")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestIdTable(Table):
+    """One row per request that a process knows, in spools only: joining gives requests one number in all tables."""
+
+    NAME: ClassVar[str] = "request_ids"
+
+    process: _Array = column("i2", "ProcessInfo.index")
+    request: _Array = column("i4", "its number in that process's records")
+    name: _Array = column("O", "the engine's request id")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequestTable(Table):
+    """One row per request, as the engine's scheduler saw it. Times are 0 where the event did not happen."""
+
+    NAME: ClassVar[str] = "engine_requests"
+
+    process: _Array = column("i2", "ProcessInfo.index")
+    request: _Array = column("i4", "RequestTable.request")
+    arrival_ns: _Array = column("i8", "the server's front end received it")
+    first_schedule_ns: _Array = column("i8", "the first step with it was scheduled")
+    first_token_ns: _Array = column("i8", "its first output token reached the scheduler")
+    finish_ns: _Array = column("i8", "its last output token reached the scheduler")
+    num_prompt_tokens: _Array = column("i4", "input tokens")
+    num_cached_tokens: _Array = column("i4", "of these, found in the prefix cache")
+    num_output_tokens: _Array = column("i4", "output tokens")
+    is_finished: _Array = column("?", "False if it was aborted or still ran at the end")
+    reason: _Array = column("O", "why it ended, the engine's word: stop, length, abort; empty if it did not")
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptionTable(Table):
+    """One row each time a running request was put back into the queue and lost its KV cache."""
+
+    NAME: ClassVar[str] = "preemptions"
+
+    process: _Array = column("i2", "ProcessInfo.index")
+    request: _Array = column("i4", "RequestTable.request")
+    time_ns: _Array = column("i8", "the step that it was dropped from was scheduled")
+
+
 TABLES: tuple[type[Table], ...] = (
     KernelClassTable,
     KernelTable,
@@ -207,5 +267,8 @@ TABLES: tuple[type[Table], ...] = (
     PowerTable,
     ClockTable,
     ClockPairTable,
+    TraceWindowTable,
+    EngineRequestTable,
+    PreemptionTable,
 )
 """Every table of a capture."""

@@ -16,14 +16,18 @@ from qmeter_native.model.tables import (
     ClockPairTable,
     ClockTable,
     EnergyTable,
+    EngineRequestTable,
     KernelClassTable,
     KernelTable,
     OutputTokenTable,
     PowerTable,
+    PreemptionTable,
     RangeTable,
+    RequestIdTable,
     RequestTable,
     StepRequestTable,
     StepTable,
+    TraceWindowTable,
 )
 
 __all__ = ["BLOCK_HEADER", "BLOCK_MAGIC", "RECORD_DTYPES", "RECORD_TABLES", "SPOOL_VERSION", "RecordKind"]
@@ -51,6 +55,10 @@ class RecordKind(IntEnum):
     CLOCK = 12
     CLOCK_PAIR = 13
     STATS = 14
+    TRACE_WINDOW = 15
+    REQUEST_ID = 16
+    ENGINE_REQUEST = 17
+    PREEMPTION = 18
 
 
 def _packed(fields: str) -> np.dtype[Any]:
@@ -72,7 +80,7 @@ RECORD_DTYPES: Final[dict[RecordKind, np.dtype[Any]]] = {
         "start_ns:i8 end_ns:i8 class_id:u4 device:i2 stream:u4 graph:u4 graph_node:u8 correlation:u4 copied_bytes:u8"
     ),
     RecordKind.RANGE: _packed("start_ns:i8 end_ns:i8 name:u4 thread:u4 depth:u2"),
-    RecordKind.STEP: _packed("step:i8 start_ns:i8 end_ns:i8 device:i2 stream:u4 num_markers:u1"),
+    RecordKind.STEP: _packed("step:i8 start_ns:i8 end_ns:i8 device:i2 stream:u4 num_markers:u1 num_padded:i4"),
     RecordKind.STEP_REQUEST: _packed(
         "step:i8 request:i4 phase:u1 num_scheduled:i4 num_cached:i4 num_draft:i4 num_sampled:i4 context_len:i4"
     ),
@@ -85,6 +93,13 @@ RECORD_DTYPES: Final[dict[RecordKind, np.dtype[Any]]] = {
     RecordKind.POWER: _packed("device:i2 source:u1 time_ns:i8 power_mw:i4"),
     RecordKind.CLOCK: _packed("device:i2 time_ns:i8 sm_mhz:i4 memory_mhz:i4 temperature_c:i2 throttle_reasons:u8"),
     RecordKind.CLOCK_PAIR: _packed("realtime_ns:i8 monotonic_ns:i8"),
+    RecordKind.TRACE_WINDOW: _packed("start_ns:i8 end_ns:i8"),
+    RecordKind.REQUEST_ID: _packed("request:i4 name:u4"),
+    RecordKind.ENGINE_REQUEST: _packed(
+        "request:i4 arrival_ns:i8 first_schedule_ns:i8 first_token_ns:i8 finish_ns:i8 num_prompt_tokens:i4 "
+        "num_cached_tokens:i4 num_output_tokens:i4 is_finished:u1 reason:u4"
+    ),
+    RecordKind.PREEMPTION: _packed("request:i4 time_ns:i8"),
 }
 """Layout of each kind whose payload is an array of records."""
 
@@ -100,5 +115,9 @@ RECORD_TABLES: Final[dict[RecordKind, type[Table]]] = {
     RecordKind.POWER: PowerTable,
     RecordKind.CLOCK: ClockTable,
     RecordKind.CLOCK_PAIR: ClockPairTable,
+    RecordKind.TRACE_WINDOW: TraceWindowTable,
+    RecordKind.REQUEST_ID: RequestIdTable,
+    RecordKind.ENGINE_REQUEST: EngineRequestTable,
+    RecordKind.PREEMPTION: PreemptionTable,
 }
 """The table that each kind of record becomes rows of."""
