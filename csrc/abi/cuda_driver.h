@@ -7,7 +7,9 @@ namespace qmeter::cuda {
 
 using Result = int32_t;
 constexpr Result kSuccess = 0;
+constexpr Result kErrorNotInitialized = 3;
 constexpr Result kErrorNoDevice = 100;
+constexpr Result kErrorInvalidDevice = 101;
 constexpr Result kErrorInvalidContext = 201;
 constexpr Result kErrorInvalidHandle = 400;
 
@@ -17,9 +19,15 @@ using Module = void*;
 using Function = void*;
 using Stream = void*;
 
+struct Uuid {  // CUuuid
+  uint8_t bytes[16];
+};
+
 // Functions, by their exported names.
 using cuInit = Result(uint32_t);
 using cuGetErrorName = Result(Result, const char**);
+using cuDeviceGetCount = Result(int32_t*);
+using cuDeviceGetUuid_v2 = Result(Uuid*, Device);
 using cuCtxGetCurrent = Result(Context*);
 using cuCtxPushCurrent_v2 = Result(Context);
 using cuCtxPopCurrent_v2 = Result(Context*);

@@ -151,6 +151,7 @@ struct ActivityMemset {  // CUpti_ActivityMemset4 and later
 // Functions, by their exported names.
 using cuptiGetVersion = Result(uint32_t*);
 using cuptiGetResultString = Result(Result, const char**);
+using cuptiGetTimestamp = Result(uint64_t*);
 using cuptiSubscribe = Result(Subscriber*, Callback, void*);
 using cuptiUnsubscribe = Result(Subscriber);
 using cuptiActivityRegisterCallbacks = Result(BufferRequested, BufferCompleted);

@@ -3,6 +3,7 @@
 // FAKE_CUPTI="name=value,…" sets what fake_cupti_set sets.
 #include "fake_cupti.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -42,6 +44,8 @@ const Settings kDefaults = {{"subscribe_result", 0},
                             {"version", 130001},
                             {"kernel_record_bytes", 216},
                             {"flush_hang", 0},
+                            {"flushes", 0},
+                            {"clock_offset_ns", 0},
                             {"subscribers", 0},
                             {"kinds_enabled", 0},
                             {"zeroed_buffers", 0},
@@ -90,8 +94,14 @@ struct Fake {
   std::atomic<uint64_t> enabled{0};  // bit mask of kinds
 };
 
+// Never destroyed: threads may still be here when the process ends. A forked child has a CUPTI as if freshly
+// loaded: the parent's locks may be held by threads that it does not have.
+Fake* only = nullptr;
+void make_fake() { only = new Fake; }
+
 Fake& fake() {
-  static auto* const only = new Fake;  // threads may still be here when the process ends
+  static const int is_made = (make_fake(), pthread_atfork(nullptr, nullptr, make_fake));
+  static_cast<void>(is_made);
   return *only;
 }
 
@@ -287,6 +297,14 @@ cupti::Result cuptiGetResultString(cupti::Result result, const char** name) {
   }
 }
 
+cupti::Result cuptiGetTimestamp(uint64_t* timestamp) {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  const int64_t realtime_ns = int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  *timestamp = static_cast<uint64_t>(realtime_ns + fake().get("clock_offset_ns"));
+  return cupti::kSuccess;
+}
+
 cupti::Result cuptiSubscribe(cupti::Subscriber* subscriber, cupti::Callback, void*) {
   const auto result = static_cast<cupti::Result>(fake().get("subscribe_result"));
   if (result != cupti::kSuccess) return result;
@@ -337,6 +355,7 @@ cupti::Result cuptiActivityFlushPeriod(uint32_t milliseconds) {
 #endif
 
 cupti::Result cuptiActivityFlushAll(uint32_t) {
+  fake().add("flushes", 1);
   while (fake().get("flush_hang") != 0) usleep(1000);
   for (Lane& lane : fake().lanes) {
     const std::lock_guard<std::mutex> lock(lane.mutex);

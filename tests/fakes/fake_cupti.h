@@ -30,11 +30,12 @@ struct FakeActivity {
 void fake_cupti_reset();
 
 // Settings: subscribe_result, enable_result, flush_result, version, kernel_record_bytes, flush_hang (FlushAll
-// does not return while it is 1). Returns 0 if there is no such setting.
+// does not return while it is 1), clock_offset_ns (of cuptiGetTimestamp to CLOCK_REALTIME). Returns 0 if
+// there is no such setting.
 int fake_cupti_set(const char* name, int64_t value);
 
 // Settings, and: subscribers, kinds_enabled, zeroed_buffers, flush_period, buffers_out, dirty_buffers,
-// null_buffers, requests. -1 if there is no such thing.
+// null_buffers, requests, flushes. -1 if there is no such thing.
 int64_t fake_cupti_get(const char* name);
 
 // Put `count` activities into buffers, the n-th shifted in time by n * `step_ns` and with graph_node + n if

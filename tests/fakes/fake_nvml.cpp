@@ -309,7 +309,9 @@ nvml::Return nvmlDeviceGetName(nvml::Device, char* text, unsigned length) {
 }
 
 nvml::Return nvmlDeviceGetUUID(nvml::Device handle, char* text, unsigned length) {
-  return copy_text("GPU-fake-" + std::to_string(reinterpret_cast<uintptr_t>(handle) - 1), text, length);
+  // As the fake libcuda numbers them.
+  const std::string number = std::to_string(reinterpret_cast<uintptr_t>(handle) - 1);
+  return copy_text("GPU-fa4e000" + number + "-0000-0000-0000-000000000000", text, length);
 }
 
 nvml::Return nvmlDeviceGetMigMode(nvml::Device handle, unsigned* current, unsigned* pending) {

@@ -5,9 +5,14 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-__all__ = ["GPU_IS_LOST", "NOT_SUPPORTED", "NO_PERMISSION", "FakeNvml"]
+__all__ = ["GPU_IS_LOST", "NOT_SUPPORTED", "NO_PERMISSION", "FakeNvml", "fake_uuid"]
 
 NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST = 3, 4, 15
+
+
+def fake_uuid(device: int) -> str:
+    """UUID of a GPU, by NVML's index; the fake libcuda gives the same."""
+    return f"GPU-fa4e{device:04x}-0000-0000-0000-000000000000"
 
 
 class FakeNvml:

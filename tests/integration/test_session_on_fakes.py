@@ -14,7 +14,7 @@ from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import Validity
 from qmeter_native.model.report import AttributionReport
 from tests.fakes.fake_cupti import FakeCupti
-from tests.fakes.fake_nvml import GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, FakeNvml
+from tests.fakes.fake_nvml import GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, FakeNvml, fake_uuid
 
 INSUFFICIENT_PRIVILEGES = 35
 FEW_TICKS_S = 0.35
@@ -101,14 +101,14 @@ def test_each_gpu_has_its_own_kernels_and_joules(bench: Bench) -> None:
     assert [device.busy_ns > 0 for device in report.balance.time] == [False, True]
 
 
-@pytest.mark.parametrize("visible", ["1,0", "GPU-fake-1,GPU-fake-0", "1"])
+@pytest.mark.parametrize("visible", ["1,0", "GPU-fa4e0001,GPU-fa4e0000", "1"])
 def test_kernels_belong_to_the_gpu_that_cuda_was_shown(
     bench: Bench, visible: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.nvml.reset(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     capture = bench.run(device=0)  # CUDA's first is NVML's second
-    assert {capture.manifest.devices[index].uuid for index in capture.kernels.device.tolist()} == {"GPU-fake-1"}
+    assert {capture.manifest.devices[index].uuid for index in capture.kernels.device.tolist()} == {fake_uuid(1)}
     assert bench.report().balance.failures() == ()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from qmeter_native import _native
 from qmeter_native.model.energy_source import EnergySource
-from tests.fakes.fake_nvml import NOT_SUPPORTED, FakeNvml
+from tests.fakes.fake_nvml import NOT_SUPPORTED, FakeNvml, fake_uuid
 from tests.native.energy_recording import Edge, EnergyRecording, wait_until
 
 RecordEnergy = Callable[..., EnergyRecording]
@@ -213,7 +213,7 @@ def test_chosen_gpus_are_numbered_in_the_order_given(fake_nvml: FakeNvml, record
     fake_nvml.set(2, power_mw=22_000)
     recording = record_energy(**FAST, nvml_devices=[2, 0])
     sources = recording.sampler.sources()
-    assert [(source["index"], source["uuid"]) for source in sources] == [(0, "GPU-fake-2"), (1, "GPU-fake-0")]
+    assert [(source["index"], source["uuid"]) for source in sources] == [(0, fake_uuid(2)), (1, fake_uuid(0))]
     wait_until(lambda: recording.sampler.latest()[0]["power_mw"] == 22_000)
 
 
@@ -270,6 +270,6 @@ def test_probing_nvml_samples_nothing(fake_nvml: FakeNvml) -> None:
     assert report["path"] == fake_nvml.path
     assert (report["driver"], report["version"]) == ("999.1", "13.999.1")
     assert [(device["index"], device["uuid"], device["mig"]) for device in report["devices"]] == [
-        (0, "GPU-fake-0", False),
-        (1, "GPU-fake-1", False),
+        (0, fake_uuid(0), False),
+        (1, fake_uuid(1), False),
     ]
