@@ -34,8 +34,8 @@ def join_spools(spools: Sequence[SpoolContents]) -> dict[str, Table]:
     parts: dict[str, list[Table]] = {table.NAME: [] for table in TABLES}
     classes, class_maps = _join_classes([cast(KernelClassTable, spool.tables["kernel_classes"]) for spool in spools])
     for process, (spool, class_map) in enumerate(zip(spools, class_maps, strict=True)):
-        for name, table in spool.tables.items():
-            parts[name].append(_of_process(table, process))
+        for table in TABLES:
+            parts[table.NAME].append(_of_process(spool.tables[table.NAME], process))
         kernels = cast(KernelTable, parts["kernels"].pop())
         parts["kernels"].append(replace(kernels, class_id=class_map[kernels.class_id]))
     joined: dict[str, Table] = {table.NAME: table.concat(parts[table.NAME]) for table in TABLES}
