@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from qmeter_native.engines.protocol import TokenChunk, Vocabulary
 from qmeter_native.engines.step_sink import EngineStep, StepRequest
@@ -58,11 +59,14 @@ class ScriptedEngine:
         if num_left > 1:
             self._pending.append((request, num_left - 1))
         self._num_sent += 1
-        return TokenChunk(request, time.time_ns(), (7,), is_finished=num_left == 1)
+        return TokenChunk(request, time.time_ns(), 1, is_finished=num_left == 1, tokens=(7,))
 
     def cancel(self, request: int) -> None:
         self.cancelled.append(request)
         self._pending = deque(pair for pair in self._pending if pair[0] != request)
+
+    def take_statistics(self) -> dict[str, Any]:
+        return {}
 
     def close(self) -> None:
         self._pending.clear()

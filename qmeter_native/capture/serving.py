@@ -1,51 +1,34 @@
-"""A traced serving run: session, engine and workload together, from loading to the finished capture."""
+"""Traced serving runs, from loading to the finished capture: the embedded engine, and a server that runs already."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
 
+from qmeter_native.capture.driving import RunPhase, RunStatus, drive
 from qmeter_native.capture.lazy_marker import LazyMarker
 from qmeter_native.capture.native import load_native
-from qmeter_native.capture.request_recorder import record_requests
 from qmeter_native.capture.session import Session, SessionOptions
 from qmeter_native.capture.step_recorder import StepRecorder
+from qmeter_native.engines.openai_server import OpenAIServer
 from qmeter_native.engines.options import EngineOptions
-from qmeter_native.engines.protocol import Engine
 from qmeter_native.errors import DeviceError
 from qmeter_native.model.capture import Capture
-from qmeter_native.units import mw_to_w, uj_to_j
-from qmeter_native.workload.load_generator import LoadResult, Progress, run_workload, warm_up
+from qmeter_native.workload.load_generator import LoadResult
 from qmeter_native.workload.workload import Workload
 
-__all__ = ["RunPhase", "RunStatus", "ServingOptions", "ServingResult", "serve"]
-
-_SHOW_PERIOD_NS = 100_000_000  # a person reads no faster, and a step of 64 requests brings 64 chunks
-
-
-class RunPhase(Enum):
-    """Where a run is. The value is what a person is told."""
-
-    LOADING = "loading the model"
-    WARM_UP = "warming up"
-    IDLE = "measuring idle power"
-    SERVING = "serving"
-    WRITING = "writing the capture"
-
-
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """What there is to show of a running run. ``power_w`` and ``energy_j`` are None where nothing measures them."""
-
-    phase: RunPhase
-    progress: Progress | None = None
-    power_w: float | None = None
-    energy_j: float | None = None
+__all__ = [
+    "ExternalOptions",
+    "RunPhase",
+    "RunStatus",
+    "ServingOptions",
+    "ServingResult",
+    "drive",
+    "serve",
+    "serve_external",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +45,34 @@ class ServingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalOptions:
+    """A running OpenAI-compatible server, what to ask of it, and what to collect meanwhile.
+
+    Attributes:
+        base_url: Such as ``http://localhost:8000``.
+        workload: What to send.
+        model: Id of one of the server's models; the first one if None.
+        api_key: Sent as bearer token; never recorded.
+        timeout_s: Longest silence of a request before it fails.
+        vocab_size: Number of token ids, where the model's files are not on this machine.
+        session: What to collect. Kernels of a server that runs already cannot be traced, and the energy of another
+            machine cannot be read.
+        idle_s: How long the idle power is measured, warmed up, before the first request.
+    """
+
+    base_url: str
+    workload: Workload
+    model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 600.0
+    vocab_size: int | None = None
+    session: SessionOptions = field(default_factory=SessionOptions)
+    idle_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServingResult:
-    """The finished capture; ``failure`` says why the engine stopped in mid-run, None if it did not."""
+    """The finished capture; ``failure`` says why the engine failed in mid-run, None if it did not."""
 
     capture: Capture
     failure: str | None
@@ -76,7 +85,7 @@ def serve(
     stop: Event | None = None,
     observe: Callable[[RunStatus], None] = lambda _: None,
 ) -> ServingResult:
-    """Serve a workload, traced, and leave the capture ``path`` behind.
+    """Serve a workload with the embedded engine, traced, and leave the capture ``path`` behind.
 
     Args:
         path: Directory to create.
@@ -88,105 +97,126 @@ def serve(
         EngineError: The engine could not start; nothing is left at ``path``.
         CaptureError: ``path`` exists or cannot be written.
     """
-    stop = stop or Event()
-    session = Session(path, options.session)
+    run = _EmbeddedRun(options, stop or Event(), observe)
+    return _captured(Session(path, options.session), run.run, observe)
+
+
+def serve_external(
+    path: Path,
+    options: ExternalOptions,
+    *,
+    stop: Event | None = None,
+    observe: Callable[[RunStatus], None] = lambda _: None,
+) -> ServingResult:
+    """Give a running server a workload, measure its latencies, and leave the capture ``path`` behind.
+
+    On this host the energy of the devices is sampled too, all that runs on them together. Nothing is known of kernels
+    and steps: for these, launch the server under `qmeter-native trace -- COMMAND`.
+
+    Args:
+        path: Directory to create.
+        options: What to do.
+        stop: When set, no more is sent and what has been captured is finalized.
+        observe: Told about progress, about every 100 ms while serving.
+
+    Raises:
+        MissingExtraError: aiohttp is not installed.
+        EngineError: Nobody answers, or nobody who can be used; nothing is left at ``path``.
+        CaptureError: ``path`` exists or cannot be written.
+    """
+    is_local = OpenAIServer(options.base_url).is_local
+    session = Session(path, replace(options.session, kernels=False, energy=options.session.energy and is_local))
+
+    def run(session: Session) -> LoadResult:
+        from qmeter_native.engines.openai_engine import OpenAIEngine
+
+        _warn_of_the_unseen(session, options.base_url, is_local)
+        observe(RunStatus(RunPhase.WAITING))
+        with OpenAIEngine(
+            options.base_url,
+            model=options.model,
+            api_key=options.api_key,
+            timeout_s=options.timeout_s,
+            vocab_size=options.vocab_size,
+        ) as engine:
+            session.describe(engine=engine.info)
+            return drive(
+                session, engine, options.workload, idle_s=options.idle_s, stop=stop or Event(), observe=observe
+            )
+
+    return _captured(session, run, observe)
+
+
+def _captured(
+    session: Session, run: Callable[[Session], LoadResult], observe: Callable[[RunStatus], None]
+) -> ServingResult:
+    """Run and finalize. A run that fails before its measured window leaves nothing behind."""
     try:
-        failure = _Run(session, options, stop, observe).run()
+        result = run(session)
     except BaseException:
         session.close() if session.state.measure_start_ns else session.discard()
         raise
     observe(RunStatus(RunPhase.WRITING))
-    return ServingResult(session.close(), failure)
+    return ServingResult(session.close(), result.failure)
 
 
-class _Run:
-    def __init__(
-        self, session: Session, options: ServingOptions, stop: Event, observe: Callable[[RunStatus], None]
-    ) -> None:
-        self._session = session
+def _warn_of_the_unseen(session: Session, base_url: str, is_local: bool) -> None:
+    if is_local:
+        session.warn(
+            "kernels_absent",
+            "No kernels were traced: the server ran already. `qmeter-native trace -- COMMAND` starts a traced one.",
+        )
+        return
+    reason = "the server runs on another host"
+    session.state.devices = [
+        replace(device, energy_source=None, energy_absent_reason=reason) for device in session.state.devices
+    ]
+    session.warn("remote_server", f"{base_url} is on another host: its kernels and energy cannot be seen from here.")
+
+
+class _EmbeddedRun:
+    def __init__(self, options: ServingOptions, stop: Event, observe: Callable[[RunStatus], None]) -> None:
         self._options = options
         self._stop = stop
         self._observe = observe
-        self._start_uj: dict[int, int] = {}
-        self._shown_ns = 0
         self._marker: LazyMarker | None = None
-        self._operators = session.operators() if options.session.kernels else None
 
-    def run(self) -> str | None:
-        """Serve; the reason if the engine failed in mid-run."""
+    def run(self, session: Session) -> LoadResult:
+        operators = session.operators() if self._options.session.kernels else None
         try:
-            result = self._load_and_serve()
+            result = self._load_and_serve(session, None if operators is None else operators.before_step)
         finally:
-            if self._operators is not None:  # a profiler that still runs crashes the interpreter when it ends
-                self._session.describe(tracer=self._operators.close())
-        self._keep(result)
-        return result.failure
+            if operators is not None:  # a profiler that still runs crashes the interpreter when it ends
+                session.describe(tracer=operators.close())
+        if self._marker is not None and self._marker.failure is not None:
+            session.warn("markers_absent", f"Steps are not bounded on the device: {self._marker.failure}")
+        return result
 
-    def _load_and_serve(self) -> LoadResult:
+    def _load_and_serve(self, session: Session, before_step: Callable[[], None] | None) -> LoadResult:
         from qmeter_native.engines.transformers_engine import TransformersEngine
 
+        options = self._options
         self._observe(RunStatus(RunPhase.LOADING))
-        before_step = None if self._operators is None else self._operators.before_step
-        with TransformersEngine(self._options.engine, self._step_recorder(), before_step) as engine:
-            self._session.describe(engine=engine.info, workload=self._options.workload.describe())
-            self._observe(RunStatus(RunPhase.WARM_UP))
-            warm_up(engine, self._options.workload)
-            if self._options.idle_s > 0 and self._session.has_energy:
-                self._observe(RunStatus(RunPhase.IDLE))
-                self._session.measure_idle(self._options.idle_s, self._stop.wait)
-            return self._serve(engine)
+        with TransformersEngine(options.engine, self._step_recorder(session), before_step) as engine:
+            session.describe(engine=engine.info)
+            return drive(
+                session, engine, options.workload, idle_s=options.idle_s, stop=self._stop, observe=self._observe
+            )
 
-    def _step_recorder(self) -> StepRecorder:
-        session = self._session
+    def _step_recorder(self, session: Session) -> StepRecorder:
         if not session.is_cuda:
             return StepRecorder(session.spool, session.state.devices[0].index, None)
         if session.has_kernels:
             self._marker = LazyMarker(load_native())
-        return StepRecorder(session.spool, self._cuda_device(), self._marker)
+        return StepRecorder(session.spool, self._cuda_device(session), self._marker)
 
-    def _cuda_device(self) -> int:
+    def _cuda_device(self, session: Session) -> int:
         """DeviceInfo.index of the GPU that the engine runs on."""
         _, _, ordinal = self._options.engine.device.partition(":")
-        devices = self._session.state.cuda_devices
+        devices = session.state.cuda_devices
         if int(ordinal or 0) >= len(devices):
             raise DeviceError(
                 f"there is no cuda:{ordinal or 0}: CUDA_VISIBLE_DEVICES leaves {len(devices)} GPUs visible",
                 "Choose another --device, or change CUDA_VISIBLE_DEVICES.",
             )
         return devices[int(ordinal or 0)]
-
-    def _serve(self, engine: Engine) -> LoadResult:
-        self._session.begin()
-        self._start_uj = {}
-        result = run_workload(engine, self._options.workload, stop=self._stop, progress=self._show)
-        self._session.end()
-        return result
-
-    def _show(self, progress: Progress) -> None:
-        now_ns = time.monotonic_ns()
-        if now_ns - self._shown_ns < _SHOW_PERIOD_NS:
-            return
-        self._shown_ns = now_ns
-        live = self._session.live()
-        self._observe(RunStatus(RunPhase.SERVING, progress, _power_w(live), self._energy_j(live)))
-
-    def _energy_j(self, live: list[dict[str, Any]]) -> float | None:
-        """Joules since the first reading of each device while serving."""
-        now_uj = {reading["index"]: reading["energy_uj"] for reading in live if reading["energy_uj"] is not None}
-        self._start_uj = {**now_uj, **self._start_uj}
-        return uj_to_j(sum(now_uj[index] - self._start_uj[index] for index in now_uj)) if now_uj else None
-
-    def _keep(self, result: LoadResult) -> None:
-        record_requests(self._session.spool, result.requests, result.output_tokens)
-        self._session.describe(workload=result.description)
-        if self._marker is not None and self._marker.failure is not None:
-            self._session.warn("markers_absent", f"Steps are not bounded on the device: {self._marker.failure}")
-        if result.failure is not None:
-            self._session.warn("engine_failed", f"The engine stopped before the workload was done: {result.failure}")
-        elif self._stop.is_set():
-            self._session.warn("interrupted", "The run was interrupted; the capture holds what was done until then.")
-
-
-def _power_w(live: list[dict[str, Any]]) -> float | None:
-    powers = [reading["power_mw"] for reading in live if reading["power_mw"] is not None]
-    return mw_to_w(sum(powers)) if powers else None

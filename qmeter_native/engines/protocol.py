@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from qmeter_native.model.manifest import EngineInfo
 
@@ -33,16 +33,21 @@ class TokenChunk:
     Attributes:
         request: The request's number.
         time_ns: When it was received (CLOCK_REALTIME).
-        tokens: The new token ids.
+        num_tokens: New output tokens. An engine that sends text and says only at the end how many tokens it was counts
+            one for each piece of text, the fewest that it can be.
         is_finished: Nothing follows, be it for success or for an error.
         error: What went wrong; empty if nothing.
+        tokens: Ids of the new tokens; empty if the engine does not tell them.
+        total_tokens: With the last chunk of an engine that counts only at the end, the request's output tokens.
     """
 
     request: int
     time_ns: int
-    tokens: tuple[int, ...]
+    num_tokens: int
     is_finished: bool
     error: str = ""
+    tokens: tuple[int, ...] = ()
+    total_tokens: int | None = None
 
 
 class Engine(Protocol):
@@ -60,7 +65,7 @@ class Engine(Protocol):
         """Queue a request that yields exactly ``num_output_tokens`` tokens, whatever they are.
 
         Returns:
-            The engine's own id of the request.
+            The name by which the engine knows the request.
 
         Raises:
             EngineError: The engine has stopped or refuses the request.
@@ -75,6 +80,9 @@ class Engine(Protocol):
 
     def cancel(self, request: int) -> None:
         """Give up a request. No chunk of it may follow."""
+
+    def take_statistics(self) -> dict[str, Any]:
+        """How well the client's side kept up since the last call, plain JSON; empty where nothing lies between."""
 
     def close(self) -> None:
         """Stop serving and free what is held. Idempotent."""

@@ -119,11 +119,15 @@ class TransformersEngine:
         request = self._numbers[output.request_id]
         tokens = tuple(output.generated_tokens[self._num_received[request] :])
         self._num_received[request] += len(tokens)
-        return TokenChunk(request, time_ns, tokens, output.is_finished(), output.error or "")
+        return TokenChunk(request, time_ns, len(tokens), output.is_finished(), output.error or "", tokens)
 
     def cancel(self, request: int) -> None:
         """Give up a request."""
         self._manager.cancel_request(f"request-{request}")
+
+    def take_statistics(self) -> dict[str, Any]:
+        """Empty: the client is in the engine's own process."""
+        return {}
 
     def close(self) -> None:
         """Stop the generation thread; what is unfinished is given up. Idempotent."""

@@ -41,7 +41,7 @@ class LoadResult:
         requests: One row a request that was sent, by number. ``send_ns`` is when it was due, not when the generator
             got to it, so that a late generator does not hide waiting time; the lag is in ``description``.
         output_tokens: One row a chunk, by request and time.
-        description: Plain JSON: the workload, the lag of the schedule, and what was left undone.
+        description: Plain JSON: the workload, the lags of the load generator, and what was left undone.
         failure: Why the engine stopped, or failed its first failed request; None if it did neither.
     """
 
@@ -53,13 +53,13 @@ class LoadResult:
 
 @dataclass(slots=True)
 class _Client:
-    """One request while it runs."""
+    """One request while it runs. ``chunks`` are ``[time, tokens]``."""
 
     name: str
     send_ns: int
     lag_ns: int
     num_prompt_tokens: int
-    chunks: list[tuple[int, int]] = field(default_factory=list)  # time, tokens
+    chunks: list[list[int]] = field(default_factory=list)
     is_finished: bool = False
     error: str = ""
 
@@ -67,9 +67,20 @@ class _Client:
     def is_over(self) -> bool:
         return self.is_finished or bool(self.error)
 
+    @property
+    def num_tokens(self) -> int:
+        return sum(tokens for _, tokens in self.chunks)
 
-def warm_up(engine: Engine, workload: Workload) -> None:
+    def settle(self, total_tokens: int) -> None:
+        """Count with the last chunk what is missing from the engine's total, since nobody knows where it came."""
+        if self.chunks:
+            self.chunks[-1][1] = max(0, self.chunks[-1][1] + total_tokens - self.num_tokens)
+
+
+def warm_up(engine: Engine, workload: Workload, stop: Event | None = None) -> None:
     """Answer ``workload.num_warmup`` requests whose steps are not reported (their numbers are negative).
+
+    When ``stop`` is set the rest is given up.
 
     Raises:
         EngineError: The engine failed on one of them.
@@ -81,6 +92,10 @@ def warm_up(engine: Engine, workload: Workload) -> None:
         engine.submit(request, prompt, min(workload.output_len, _WARMUP_OUTPUT_LEN))
         pending.add(request)
     while pending:
+        if stop is not None and stop.is_set():
+            for request in pending:
+                engine.cancel(request)
+            return
         chunk = engine.receive(_POLL_S)
         if chunk is not None and chunk.is_finished:
             if chunk.error:
@@ -119,6 +134,7 @@ class _Run:
 
     def run(self) -> LoadResult:
         prompts = prompts_of(self._workload, self._engine.vocabulary, self._workload.num_requests)
+        self._engine.take_statistics()  # what warming up was like does not matter
         due_ns = time.time_ns() + self._workload.arrival_offsets_ns()
         failure = None
         try:
@@ -153,10 +169,13 @@ class _Run:
 
     def _receive(self, chunk: TokenChunk) -> None:
         client = self._clients[chunk.request]
-        if chunk.tokens:
-            client.chunks.append((chunk.time_ns, len(chunk.tokens)))
-            self._num_tokens += len(chunk.tokens)
+        if chunk.num_tokens:
+            client.chunks.append([chunk.time_ns, chunk.num_tokens])
+            self._num_tokens += chunk.num_tokens
         if chunk.is_finished:
+            if chunk.total_tokens is not None:
+                self._num_tokens += chunk.total_tokens - client.num_tokens
+                client.settle(chunk.total_tokens)
             client.is_finished, client.error = not chunk.error, chunk.error
             self._num_over += 1
             self._num_finished += client.is_finished
@@ -173,7 +192,9 @@ class _Run:
             "num_finished": self._num_finished,
             "is_interrupted": self._stop.is_set(),
             "schedule_lag_mean_s": float(np.mean(lags_s)) if lags_s else None,
+            "schedule_lag_p99_s": float(np.percentile(lags_s, 99)) if lags_s else None,
             "schedule_lag_max_s": max(lags_s, default=None),
+            **self._engine.take_statistics(),
             "prompts": "held-out source" if self._engine.vocabulary.is_bytes else "random ids",
         }
         return LoadResult(self._request_table(), self._output_token_table(), description, failure)
@@ -187,7 +208,7 @@ class _Run:
             first_token_ns=[client.chunks[0][0] if client.chunks else 0 for client in clients],
             last_token_ns=[client.chunks[-1][0] if client.chunks else 0 for client in clients],
             num_prompt_tokens=[client.num_prompt_tokens for client in clients],
-            num_output_tokens=[sum(tokens for _, tokens in client.chunks) for client in clients],
+            num_output_tokens=[client.num_tokens for client in clients],
             is_finished=[client.is_finished for client in clients],
             error=[client.error for client in clients],
         )
