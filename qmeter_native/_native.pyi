@@ -112,8 +112,9 @@ class KernelTracer:
         buffer_budget_bytes: int = 268435456,
         flush_period_ms: int = 1000,
         keep_raw_buffers: int = 0,
+        is_paused: bool = False,
     ) -> None:
-        """Find CUPTI, subscribe, enable kernels, copies and memsets.
+        """Find CUPTI, subscribe, enable kernels, copies and memsets unless ``is_paused``.
 
         Raises NativeFault: ``not_found`` (lists where it looked), ``taken`` (names the other subscriber as far as it
         can be told), ``forbidden``, ``unsupported``.
@@ -124,6 +125,12 @@ class KernelTracer:
 
     def flush(self) -> None:
         """Hand all complete records to the spool; call after synchronising the device."""
+
+    def pause(self) -> None:
+        """Stop recording, stay subscribed. From the first pause on, trace windows are recorded. Idempotent."""
+
+    def resume(self) -> None:
+        """Record again. Idempotent. Raises NativeFault if CUPTI refuses."""
 
     def stats(self) -> dict[str, Any]:
         """``kernels, graph_nodes, memcpys, memsets, dropped_records, zero_timestamps, reversed_timestamps,

@@ -151,6 +151,7 @@ _CUPTI: Final = AbiTable(
     functions=(
         "cuptiGetVersion",
         "cuptiGetResultString",
+        "cuptiGetTimestamp",
         "cuptiSubscribe",
         "cuptiUnsubscribe",
         "cuptiActivityRegisterCallbacks",
@@ -172,13 +173,18 @@ _CUDA_DRIVER: Final = AbiTable(
     packages=_CUDA,
     values={
         "kSuccess": "CUDA_SUCCESS",
+        "kErrorNotInitialized": "CUDA_ERROR_NOT_INITIALIZED",
         "kErrorNoDevice": "CUDA_ERROR_NO_DEVICE",
+        "kErrorInvalidDevice": "CUDA_ERROR_INVALID_DEVICE",
         "kErrorInvalidContext": "CUDA_ERROR_INVALID_CONTEXT",
         "kErrorInvalidHandle": "CUDA_ERROR_INVALID_HANDLE",
     },
+    structs=(AbiStruct("Uuid", "CUuuid", {"bytes": "bytes"}),),
     functions=(
         "cuInit",
         "cuGetErrorName",
+        "cuDeviceGetCount",
+        "cuDeviceGetUuid_v2",
         "cuCtxGetCurrent",
         "cuCtxPushCurrent_v2",
         "cuCtxPopCurrent_v2",

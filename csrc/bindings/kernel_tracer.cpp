@@ -18,13 +18,14 @@ std::shared_ptr<KernelTracer> start_tracer(std::shared_ptr<Spool> spool,
                                            const std::optional<std::string>& cupti_path,
                                            const Folders& search_dirs, size_t buffer_bytes,
                                            size_t buffer_budget_bytes, uint32_t flush_period_ms,
-                                           size_t keep_raw_buffers) {
+                                           size_t keep_raw_buffers, bool is_paused) {
   const CuptiSearch found = cupti_path ? open_cupti(*cupti_path) : search_cupti(search_dirs);
   if (found.cupti == nullptr) {
     throw Error(ErrorCode::kNotFound,
                 "CUPTI (libcupti.so.13 or .12) was not found; tried" + found.describe_tried());
   }
-  const KernelTracerOptions options{buffer_bytes, buffer_budget_bytes, flush_period_ms, keep_raw_buffers};
+  const KernelTracerOptions options{buffer_bytes, buffer_budget_bytes, flush_period_ms, keep_raw_buffers,
+                                    is_paused};
   return destroyed_without_gil(std::make_unique<KernelTracer>(std::move(spool), found, options));
 }
 
@@ -108,9 +109,12 @@ void bind_kernel_tracer(py::module_& module) {
            py::arg("buffer_bytes") = defaults.buffer_bytes,
            py::arg("buffer_budget_bytes") = defaults.buffer_budget_bytes,
            py::arg("flush_period_ms") = defaults.flush_period_ms,
-           py::arg("keep_raw_buffers") = defaults.keep_raw_buffers, Release())
+           py::arg("keep_raw_buffers") = defaults.keep_raw_buffers, py::arg("is_paused") = defaults.is_paused,
+           Release())
       .def("info", &info_to_python)
       .def("flush", &KernelTracer::flush, Release())
+      .def("pause", &KernelTracer::pause, Release())
+      .def("resume", &KernelTracer::resume, Release())
       .def("stats", &stats_to_python)
       .def("benchmark_decode", &benchmark_to_python, py::arg("repeats"))
       .def("raw_buffers", &raw_buffers_to_python)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 namespace qmeter {
@@ -26,6 +27,15 @@ ActivityBuffers::~ActivityBuffers() {
   for (uint8_t* data : free_) munmap(data, buffer_bytes_);
 }
 
+std::optional<int64_t> ActivityBuffers::held_since_ns() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::optional<int64_t> oldest_ns;
+  for (const Held& held : with_cupti_) {
+    if (!oldest_ns || held.since_ns < *oldest_ns) oldest_ns = held.since_ns;
+  }
+  return oldest_ns;
+}
+
 uint8_t* ActivityBuffers::acquire() noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
   uint8_t* data = nullptr;
@@ -44,14 +54,15 @@ uint8_t* ActivityBuffers::acquire() noexcept {
     ++stats_.denied;
     return nullptr;
   }
-  with_cupti_.push_back(data);
+  with_cupti_.push_back({data, monotonic_ns()});
   stats_.in_use_max = std::max<uint64_t>(stats_.in_use_max, num_mapped_ - free_.size());
   return data;
 }
 
 void ActivityBuffers::complete(uint8_t* data, size_t valid_bytes) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = std::find(with_cupti_.begin(), with_cupti_.end(), data);
+  const auto found = std::find_if(with_cupti_.begin(), with_cupti_.end(),
+                                  [data](const Held& held) { return held.data == data; });
   if (found == with_cupti_.end()) return;
   *found = with_cupti_.back();
   with_cupti_.pop_back();

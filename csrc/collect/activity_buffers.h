@@ -32,6 +32,10 @@ class ActivityBuffers {
 
   size_t buffer_bytes() const noexcept { return buffer_bytes_; }
 
+  // When CUPTI was handed the oldest of the buffers that it still holds (CLOCK_MONOTONIC): records are not
+  // older than that. Empty if it holds none.
+  std::optional<int64_t> held_since_ns() const;
+
   // A buffer full of zeros, or nullptr beyond the budget.
   uint8_t* acquire() noexcept;
 
@@ -54,12 +58,17 @@ class ActivityBuffers {
   ActivityBufferStats stats() const noexcept;
 
  private:
+  struct Held {
+    uint8_t* data;
+    int64_t since_ns;
+  };
+
   const size_t buffer_bytes_;
   const size_t max_buffers_;
   mutable std::mutex mutex_;
   std::condition_variable recycled_;
   std::vector<uint8_t*> free_;
-  std::vector<uint8_t*> with_cupti_;
+  std::vector<Held> with_cupti_;
   size_t num_mapped_ = 0;
   uint64_t num_completed_ = 0;
   uint64_t num_recycled_ = 0;

@@ -1,10 +1,12 @@
 #include "collect/cupti_session.h"
 
+#include <exception>
 #include <mutex>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/process_guard.h"
 #include "base/shared_library.h"
 #include "base/thread.h"
 #include "collect/other_profilers.h"
@@ -26,13 +28,21 @@ constexpr Kind kKinds[] = {
 
 // Whom the callbacks serve. CUPTI keeps the callbacks until the process ends, so this is never destroyed.
 struct Delivery {
+  const ProcessGuard guard;
   std::mutex mutex;
   std::shared_ptr<ActivitySink> sink;
 };
 
+// A forked child begins anew: what it inherited is the parent's, perhaps locked for ever.
 Delivery& delivery() {
-  static auto* const only = new Delivery;
-  return *only;
+  static std::atomic<Delivery*> only{new Delivery};
+  Delivery* found = only;
+  if (!found->guard.is_owner()) {
+    auto* const own = new Delivery;
+    if (only.compare_exchange_strong(found, own)) return *own;
+    delete own;
+  }
+  return *found;
 }
 
 std::shared_ptr<ActivitySink> current_sink() noexcept {
@@ -107,8 +117,12 @@ bool has_cuda_driver() {
 struct CuptiSession::State {
   explicit State(std::shared_ptr<ActivitySink> to) : sink(std::move(to)) {}
 
-  void start(uint32_t flush_period_ms);
+  void start(const CuptiSettings& settings);
   void claim_delivery();
+  void require(cupti::Result result, const std::string& action) const;
+  void enable();
+  void disable() noexcept;
+  void flush();
   void undo() noexcept;
 
   const std::shared_ptr<ActivitySink> sink;
@@ -117,15 +131,13 @@ struct CuptiSession::State {
   bool has_delivery = false;
   bool has_zeroed_buffers = false;
   bool has_flush_period = false;
+  bool was_enabled = false;
   std::vector<const Kind*> enabled;
   std::atomic<bool> is_stuck{false};
 };
 
-void CuptiSession::State::start(uint32_t flush_period_ms) {
+void CuptiSession::State::start(const CuptiSettings& settings) {
   const Cupti& cupti = *sink->cupti;
-  const auto require = [&](cupti::Result result, const std::string& action) {
-    if (result != cupti::kSuccess) refuse(cupti, action, result);
-  };
   claim_delivery();
   require(cupti.subscribe(&subscriber), "cuptiSubscribe");
   is_subscribed = true;
@@ -133,11 +145,9 @@ void CuptiSession::State::start(uint32_t flush_period_ms) {
           "cuptiActivityRegisterCallbacks");
   // Else CUPTI zeroes each buffer itself, in the program's own thread.
   has_zeroed_buffers = cupti.set_zeroed_buffers(true) == cupti::kSuccess;
-  has_flush_period = flush_period_ms > 0 && cupti.set_flush_period(flush_period_ms) == cupti::kSuccess;
-  for (const Kind& kind : kKinds) {
-    require(cupti.enable(kind.number), std::string("cuptiActivityEnable(") + kind.name + ")");
-    enabled.push_back(&kind);
-  }
+  has_flush_period =
+      settings.flush_period_ms > 0 && cupti.set_flush_period(settings.flush_period_ms) == cupti::kSuccess;
+  if (!settings.is_paused) enable();
 }
 
 void CuptiSession::State::claim_delivery() {
@@ -148,11 +158,33 @@ void CuptiSession::State::claim_delivery() {
   has_delivery = true;
 }
 
+void CuptiSession::State::require(cupti::Result result, const std::string& action) const {
+  if (result != cupti::kSuccess) refuse(*sink->cupti, action, result);
+}
+
+void CuptiSession::State::enable() {
+  was_enabled = true;
+  for (const Kind& kind : kKinds) {
+    require(sink->cupti->enable(kind.number), std::string("cuptiActivityEnable(") + kind.name + ")");
+    enabled.push_back(&kind);
+  }
+}
+
+void CuptiSession::State::disable() noexcept {
+  for (const Kind* kind : enabled) sink->cupti->disable(kind->number);
+  enabled.clear();
+}
+
+void CuptiSession::State::flush() {
+  require(sink->cupti->flush_all(0), "cuptiActivityFlushAll");
+  count_dropped(*sink, nullptr, 0);
+}
+
 void CuptiSession::State::undo() noexcept {
   const Cupti& cupti = *sink->cupti;
-  for (const Kind* kind : enabled) cupti.disable(kind->number);
+  disable();
   if (has_flush_period) cupti.set_flush_period(0);
-  if (!enabled.empty()) {
+  if (was_enabled) {
     cupti.flush_all(0);  // complete records first: a forced flush gives incomplete ones zero time stamps
     cupti.flush_all(cupti::kFlushForced);
     count_dropped(*sink, nullptr, 0);  // no buffer may have been completed since the last were dropped
@@ -166,31 +198,61 @@ void CuptiSession::State::undo() noexcept {
   }
 }
 
-CuptiSession::CuptiSession(std::shared_ptr<ActivitySink> sink, uint32_t flush_period_ms)
+CuptiSession::CuptiSession(std::shared_ptr<ActivitySink> sink, const CuptiSettings& settings)
     : state_(std::make_shared<State>(std::move(sink))) {
   try {
-    state_->start(flush_period_ms);
+    state_->start(settings);
   } catch (...) {
     state_->undo();
     throw;
   }
 }
 
-std::vector<std::string> CuptiSession::kinds() const {
+std::vector<std::string> CuptiSession::kinds() {
   std::vector<std::string> names;
-  for (const Kind* kind : state_->enabled) names.emplace_back(kind->name);
+  for (const Kind& kind : kKinds) names.emplace_back(kind.name);
   return names;
 }
 
-bool CuptiSession::flush(int64_t timeout_ns) {
-  if (state_ == nullptr || state_->is_stuck) return false;
-  const auto result = std::make_shared<std::atomic<cupti::Result>>(cupti::kErrorUnknown);
-  const bool is_back = finishes_within(timeout_ns, [state = state_, result] {
-    *result = state->sink->cupti->flush_all(0);
-    count_dropped(*state->sink, nullptr, 0);
+void CuptiSession::flush(int64_t timeout_ns) {
+  call(timeout_ns, [](State& state) { state.flush(); });
+}
+
+void CuptiSession::pause(int64_t timeout_ns) {
+  call(timeout_ns, [](State& state) {
+    state.disable();
+    state.flush();
+  });
+}
+
+void CuptiSession::resume(int64_t timeout_ns) {
+  call(timeout_ns, [](State& state) {
+    try {
+      state.enable();
+    } catch (...) {
+      state.disable();
+      throw;
+    }
+  });
+}
+
+// Run `body` on a thread of its own, and wait for it with patience.
+void CuptiSession::call(int64_t timeout_ns, void (*body)(State&)) {
+  if (state_ == nullptr) return;
+  const std::string no_return =
+      "CUPTI did not return within " + std::to_string(timeout_ns / kNsPerSecond) + " s";
+  if (state_->is_stuck) throw Error(ErrorCode::kUnsupported, no_return);
+  const auto failure = std::make_shared<std::exception_ptr>();
+  const bool is_back = finishes_within(timeout_ns, [state = state_, failure, body] {
+    try {
+      body(*state);
+    } catch (...) {
+      *failure = std::current_exception();
+    }
   });
   state_->is_stuck = !is_back;
-  return is_back && *result == cupti::kSuccess;
+  if (!is_back) throw Error(ErrorCode::kUnsupported, no_return);
+  if (*failure != nullptr) std::rethrow_exception(*failure);
 }
 
 bool CuptiSession::stop() noexcept {

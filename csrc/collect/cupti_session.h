@@ -24,21 +24,33 @@ struct ActivitySink {
   std::atomic<uint64_t> dropped_records{0};  // by CUPTI, as it says itself
 };
 
+struct CuptiSettings {
+  uint32_t flush_period_ms = 1000;  // how often CUPTI gives back full buffers by itself; 0: when it likes
+  bool is_paused = false;           // begin without recording
+};
+
 class CuptiSession {
  public:
   // Throws Error: kTaken (another subscriber, or another session of ours), kForbidden, kNotFound (no CUDA
   // driver), kUnsupported. Whatever was done until then is undone.
-  CuptiSession(std::shared_ptr<ActivitySink> sink, uint32_t flush_period_ms);
+  CuptiSession(std::shared_ptr<ActivitySink> sink, const CuptiSettings& settings);
   ~CuptiSession() { stop(); }
   CuptiSession(const CuptiSession&) = delete;
   CuptiSession& operator=(const CuptiSession&) = delete;
 
-  // Names of the enabled kinds.
-  std::vector<std::string> kinds() const;
+  // Names of the kinds that are recorded.
+  static std::vector<std::string> kinds();
 
-  // Ask CUPTI for all buffers whose records are complete. False if it did not return within `timeout_ns` or
-  // refused.
-  bool flush(int64_t timeout_ns);
+  // The next three throw Error if CUPTI refuses or does not return within `timeout_ns`.
+
+  // Ask CUPTI for all buffers whose records are complete.
+  void flush(int64_t timeout_ns);
+
+  // Disable the kinds, stay subscribed, and flush.
+  void pause(int64_t timeout_ns);
+
+  // Enable the kinds again.
+  void resume(int64_t timeout_ns);
 
   // Disable, flush, unsubscribe. Idempotent. A CUPTI that does not return within ten seconds is left alone:
   // false.
@@ -46,6 +58,8 @@ class CuptiSession {
 
  private:
   struct State;
+  void call(int64_t timeout_ns, void (*body)(State&));
+
   std::shared_ptr<State> state_;
 };
 

@@ -1,6 +1,8 @@
 #include "collect/kernel_tracer.h"
 
+#include <algorithm>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -11,6 +13,13 @@
 #include "collect/cupti_session.h"
 
 namespace qmeter {
+namespace {
+
+constexpr int64_t kPatienceNs = 10 * kNsPerSecond;        // with CUPTI, where a program waits for us
+constexpr int64_t kHoldNs = 400'000'000;                  // how long CUPTI may hold back complete records
+constexpr int64_t kQuietAfterPauseNs = 2 * kNsPerSecond;  // what was in flight at a pause is over by then
+
+}  // namespace
 
 std::string KernelTracerStats::json() const {
   return JsonObject()
@@ -39,8 +48,10 @@ class KernelTracer::Pipeline {
         options_(options),
         sink_(std::make_shared<ActivitySink>(found.cupti, options.buffer_bytes, options.buffer_budget_bytes)),
         decoder_(found.cupti, spool_),
-        session_(sink_, options.flush_period_ms),
-        info_{found.cupti->path(), found.cupti->version(), found.how, session_.kinds()},
+        session_(sink_, {options.flush_period_ms, options.is_paused}),
+        info_{found.cupti->path(), found.cupti->version(), found.how, CuptiSession::kinds()},
+        has_windows_(options.has_windows || options.is_paused),
+        window_start_ns_(options.is_paused ? std::nullopt : std::optional<int64_t>(realtime_ns())),
         thread_(start_thread("qmeter-decode", [this] { run(); })) {}
 
   ~Pipeline() { close(); }
@@ -48,20 +59,53 @@ class KernelTracer::Pipeline {
   const KernelTracerInfo& info() const noexcept { return info_; }
 
   void flush() {
-    constexpr int64_t kPatienceNs = 30 * kNsPerSecond;
     const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
     if (!thread_.joinable()) return;
-    if (!session_.flush(kPatienceNs)) note_error("cuptiActivityFlushAll failed or did not return");
-    if (!sink_->buffers.wait_recycled(kPatienceNs)) note_error("the decoder fell 30 seconds behind");
+    take_in(3 * kPatienceNs, &CuptiSession::flush);
     append_stats();
+  }
+
+  void pause() {
+    const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
+    if (!thread_.joinable() || !window_start_ns_) return;
+    const int64_t end_ns = realtime_ns();
+    take_in(kPatienceNs, &CuptiSession::pause);
+    has_windows_ = true;
+    write_window(end_ns);
+    window_start_ns_.reset();
+    paused_ns_ = monotonic_ns();
+  }
+
+  void resume() {
+    const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
+    if (!thread_.joinable() || window_start_ns_) return;
+    session_.resume(kPatienceNs);
+    window_start_ns_ = realtime_ns();
+  }
+
+  void tend() {
+    const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
+    const int64_t now_ns = monotonic_ns();
+    if (!thread_.joinable() || (!window_start_ns_ && now_ns - paused_ns_ > kQuietAfterPauseNs)) return;
+    const int64_t since_epoch_ns = realtime_ns() - now_ns;
+    int64_t delivered_ns = std::max(flushed_ns_, sink_->buffers.held_since_ns().value_or(now_ns));
+    if (now_ns - delivered_ns >= kHoldNs && take_in(kPatienceNs, &CuptiSession::flush)) {
+      flushed_ns_ = delivered_ns = now_ns;
+    }
+    if (window_start_ns_ && since_epoch_ns + delivered_ns - *window_start_ns_ >= kNsPerSecond) {
+      sink_->buffers.wait_recycled(kPatienceNs);
+      write_window(since_epoch_ns + delivered_ns);
+    }
   }
 
   void close() noexcept {
     const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
     if (!thread_.joinable()) return;
+    const int64_t end_ns = realtime_ns();
     if (!session_.stop()) note_error("CUPTI did not return within ten seconds; its last records are lost");
     sink_->buffers.close();
     thread_.join();
+    if (window_start_ns_) write_window(end_ns);
     append_stats();
   }
 
@@ -125,6 +169,27 @@ class KernelTracer::Pipeline {
     raw_buffers_.emplace_back(buffer.data, buffer.data + buffer.valid_bytes);
   }
 
+  // Have CUPTI give what it has, and wait until it is in the spool. False if that failed.
+  bool take_in(int64_t timeout_ns, void (CuptiSession::*how)(int64_t)) {
+    try {
+      (session_.*how)(timeout_ns);
+    } catch (const std::exception& error) {
+      note_error(error.what());
+      return false;
+    }
+    if (sink_->buffers.wait_recycled(timeout_ns)) return true;
+    note_error("the decoder fell behind by more than ten seconds");
+    return false;
+  }
+
+  // The part of the window that ends here; the next part begins where this one ends.
+  void write_window(int64_t end_ns) noexcept {
+    const TraceWindowRecord window{*window_start_ns_, end_ns};
+    if (!has_windows_ || spool_ == nullptr || window.end_ns <= window.start_ns) return;
+    spool_->append(RecordKind::kTraceWindow, &window, sizeof window, 1);
+    window_start_ns_ = end_ns;
+  }
+
   void append_stats() noexcept {
     if (spool_ == nullptr) return;
     try {
@@ -155,6 +220,10 @@ class KernelTracer::Pipeline {
   std::mutex control_mutex_;
   CuptiSession session_;
   const KernelTracerInfo info_;
+  bool has_windows_;                        // the control mutex's, as are the next three
+  std::optional<int64_t> window_start_ns_;  // CLOCK_REALTIME; empty while paused
+  int64_t paused_ns_ = 0;                   // CLOCK_MONOTONIC, as is the next
+  int64_t flushed_ns_ = 0;
   std::thread thread_;
 };
 
@@ -170,6 +239,18 @@ KernelTracerInfo KernelTracer::info() const { return pipeline_->info(); }
 
 void KernelTracer::flush() {
   if (guard_.is_owner()) pipeline_->flush();
+}
+
+void KernelTracer::pause() {
+  if (guard_.is_owner()) pipeline_->pause();
+}
+
+void KernelTracer::resume() {
+  if (guard_.is_owner()) pipeline_->resume();
+}
+
+void KernelTracer::tend() {
+  if (guard_.is_owner()) pipeline_->tend();
 }
 
 KernelTracerStats KernelTracer::stats() const {

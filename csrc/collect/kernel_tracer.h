@@ -21,6 +21,8 @@ struct KernelTracerOptions {
   size_t buffer_budget_bytes = 256 * 1024 * 1024;
   uint32_t flush_period_ms = 1000;
   size_t keep_raw_buffers = 0;  // copies of the first full buffers, for benchmarks and fixtures
+  bool is_paused = false;       // begin without recording
+  bool has_windows = false;     // write kTraceWindow records even if recording is never paused
 };
 
 struct KernelTracerInfo {
@@ -62,6 +64,18 @@ class KernelTracer {
 
   // Hand all complete records to the spool. Gives up after 30 seconds, and says so in `stats().error`.
   void flush();
+
+  // Stop recording for a while; CUPTI stays subscribed. Idempotent, and gives up after ten seconds as `flush`
+  // does. From the first pause on, the windows in which kernels were recorded are written as kTraceWindow.
+  void pause();
+
+  // Record again. Idempotent. Throws Error as CuptiSession does, if CUPTI refuses.
+  void resume();
+
+  // To be called several times a second where a process may be killed: takes in what CUPTI has held back for
+  // 0.4 s, and once a second, with `has_windows`, writes the window so far. Cheap when there is nothing to
+  // do.
+  void tend();
 
   KernelTracerStats stats() const;
   std::vector<std::vector<uint8_t>> raw_buffers() const;

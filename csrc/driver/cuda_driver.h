@@ -17,6 +17,9 @@ class CudaDriver {
   virtual std::string result_name(cuda::Result result) const = 0;
 
   virtual cuda::Result init() const noexcept = 0;
+  // These two fail with kErrorNotInitialized until the program has called cuInit.
+  virtual cuda::Result num_devices(int32_t* count) const noexcept = 0;
+  virtual cuda::Result device_uuid(cuda::Uuid* uuid, cuda::Device device) const noexcept = 0;
   virtual cuda::Result current_context(cuda::Context* context) const noexcept = 0;
   virtual cuda::Result push_context(cuda::Context context) const noexcept = 0;
   virtual cuda::Result pop_context() const noexcept = 0;
@@ -33,6 +36,6 @@ class CudaDriver {
 
 // The real one, from `path` or, if that is empty, libcuda.so.1. Throws Error(kNotFound) or
 // Error(kUnsupported).
-std::shared_ptr<const CudaDriver> load_cuda_driver(const std::string& path);
+std::shared_ptr<const CudaDriver> load_cuda_driver(const std::string& path, bool only_if_loaded = false);
 
 }  // namespace qmeter

@@ -20,6 +20,10 @@ class CudaDriverLibrary final : public CudaDriver {
   }
 
   cuda::Result init() const noexcept override { return init_(0); }
+  cuda::Result num_devices(int32_t* count) const noexcept override { return num_devices_(count); }
+  cuda::Result device_uuid(cuda::Uuid* uuid, cuda::Device device) const noexcept override {
+    return device_uuid_(uuid, device);
+  }
   cuda::Result current_context(cuda::Context* context) const noexcept override {
     return current_context_(context);
   }
@@ -51,6 +55,9 @@ class CudaDriverLibrary final : public CudaDriver {
   SharedLibrary library_;
 
   cuda::cuInit* const init_ = library_.require<cuda::cuInit*>("cuInit");
+  cuda::cuDeviceGetCount* const num_devices_ = library_.require<cuda::cuDeviceGetCount*>("cuDeviceGetCount");
+  cuda::cuDeviceGetUuid_v2* const device_uuid_ =
+      library_.require<cuda::cuDeviceGetUuid_v2*>("cuDeviceGetUuid_v2");
   cuda::cuCtxGetCurrent* const current_context_ = library_.require<cuda::cuCtxGetCurrent*>("cuCtxGetCurrent");
   cuda::cuCtxPushCurrent_v2* const push_context_ =
       library_.require<cuda::cuCtxPushCurrent_v2*>("cuCtxPushCurrent_v2");
@@ -69,8 +76,9 @@ class CudaDriverLibrary final : public CudaDriver {
 
 }  // namespace
 
-std::shared_ptr<const CudaDriver> load_cuda_driver(const std::string& path) {
-  return std::make_shared<CudaDriverLibrary>(SharedLibrary(path.empty() ? "libcuda.so.1" : path));
+std::shared_ptr<const CudaDriver> load_cuda_driver(const std::string& path, bool only_if_loaded) {
+  const auto mode = only_if_loaded ? SharedLibrary::Mode::kOnlyIfLoaded : SharedLibrary::Mode::kLoad;
+  return std::make_shared<CudaDriverLibrary>(SharedLibrary(path.empty() ? "libcuda.so.1" : path, mode));
 }
 
 }  // namespace qmeter

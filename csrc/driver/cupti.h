@@ -19,6 +19,8 @@ class Cupti {
   // "CUPTI_ERROR_…" for a result.
   virtual std::string result_name(cupti::Result result) const = 0;
 
+  // Nanoseconds of the clock that stamps activities.
+  virtual cupti::Result timestamp(uint64_t* now_ns) const noexcept = 0;
   virtual cupti::Result subscribe(cupti::Subscriber* subscriber) const noexcept = 0;
   virtual cupti::Result unsubscribe(cupti::Subscriber subscriber) const noexcept = 0;
   virtual cupti::Result register_callbacks(cupti::BufferRequested requested,

@@ -31,6 +31,7 @@ class CuptiLibrary final : public Cupti {
     return "CUPTI error " + std::to_string(result);
   }
 
+  cupti::Result timestamp(uint64_t* now_ns) const noexcept override { return timestamp_(now_ns); }
   cupti::Result subscribe(cupti::Subscriber* subscriber) const noexcept override {
     return subscribe_(subscriber, ignore_callback, nullptr);
   }
@@ -65,6 +66,8 @@ class CuptiLibrary final : public Cupti {
   SharedLibrary library_;
   uint32_t version_ = 0;
 
+  cupti::cuptiGetTimestamp* const timestamp_ =
+      library_.require<cupti::cuptiGetTimestamp*>("cuptiGetTimestamp");
   cupti::cuptiSubscribe* const subscribe_ = library_.require<cupti::cuptiSubscribe*>("cuptiSubscribe");
   cupti::cuptiUnsubscribe* const unsubscribe_ =
       library_.require<cupti::cuptiUnsubscribe*>("cuptiUnsubscribe");

@@ -16,7 +16,7 @@ import pytest
 
 from qmeter_native import _native
 from qmeter_native.model.activity_kind import ActivityKind
-from qmeter_native.model.tables import KernelClassTable, KernelTable
+from qmeter_native.model.tables import KernelClassTable, KernelTable, TraceWindowTable
 from qmeter_native.storage.spool import read_spool
 from tests.fakes.build import build_fake
 from tests.fakes.fake_cupti import MEMCPY, MEMCPY2, MEMSET, RUNTIME, FakeCupti
@@ -48,6 +48,13 @@ class Tracing:
         assert isinstance(rows, KernelTable)
         assert isinstance(classes, KernelClassTable)
         return rows, classes, [str(classes.name[class_id]) for class_id in rows.class_id]
+
+    def windows(self) -> TraceWindowTable:
+        """Trace windows, after stopping."""
+        self.stop()
+        table = read_spool(self.path).tables[TraceWindowTable.NAME]
+        assert isinstance(table, TraceWindowTable)
+        return table
 
 
 @pytest.fixture
@@ -340,6 +347,69 @@ def test_a_forked_child_leaves_the_tracer_alone(tracing: Tracing) -> None:
     assert os.waitpid(child, 0)[1] == 0
     rows, _, _ = tracing.captured()
     assert len(rows.start_ns) == 3
+
+
+def test_what_runs_during_a_pause_is_not_recorded_and_lies_between_two_windows(tracing: Tracing) -> None:
+    tracer = tracing.start()
+    tracing.fake.emit(name="before")
+    tracer.pause()
+    tracer.pause()
+    assert (tracing.fake.get("kinds_enabled"), tracing.fake.get("subscribers")) == (0, 1)
+    assert tracer.stats()["kernels"] == 1
+    tracing.fake.emit(name="meanwhile")
+    tracer.resume()
+    tracer.resume()
+    tracing.fake.emit(name="after")
+    _, _, names = tracing.captured()
+    assert names == ["before", "after"]
+    windows = tracing.windows()
+    assert len(windows.start_ns) == 2
+    assert windows.start_ns[0] < windows.end_ns[0] < windows.start_ns[1] < windows.end_ns[1]
+    assert_untouched(tracing.fake)
+
+
+def test_a_tracer_that_was_never_paused_writes_no_windows(tracing: Tracing) -> None:
+    tracing.start()
+    tracing.fake.emit()
+    tracing.captured()
+    assert len(tracing.windows().start_ns) == 0
+
+
+def test_a_tracer_may_begin_paused(tracing: Tracing) -> None:
+    tracer = tracing.start(is_paused=True)
+    assert (tracing.fake.get("kinds_enabled"), tracing.fake.get("subscribers")) == (0, 1)
+    tracing.fake.emit(name="early")
+    tracer.resume()
+    tracing.fake.emit(name="late")
+    _, _, names = tracing.captured()
+    assert names == ["late"]
+    assert len(tracing.windows().start_ns) == 1
+
+
+def test_a_pause_whose_flush_is_refused_is_a_pause_and_reported(tracing: Tracing) -> None:
+    tracer = tracing.start()
+    tracing.fake.set("flush_result", 999)
+    tracer.pause()
+    tracing.fake.emit()
+    rows, _, _ = tracing.captured()
+    assert len(rows.start_ns) == 0
+    assert "cuptiActivityFlushAll" in tracer.stats()["error"]
+    assert_untouched(tracing.fake)
+
+
+def test_a_refused_resume_is_an_error_and_leaves_the_tracer_paused(tracing: Tracing) -> None:
+    tracer = tracing.start()
+    tracer.pause()
+    tracing.fake.set("enable_result", 35)
+    with pytest.raises(_native.NativeFault) as raised:
+        tracer.resume()
+    assert raised.value.args[1] == "forbidden"
+    assert tracing.fake.get("kinds_enabled") == 0
+    tracing.fake.set("enable_result", 0)
+    tracer.resume()
+    tracing.fake.emit()
+    tracer.close()
+    assert tracer.stats()["kernels"] == 1
 
 
 EXIT_WHILE_TRACING = """
