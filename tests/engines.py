@@ -65,8 +65,11 @@ class ScriptedEngine:
         self.cancelled.append(request)
         self._pending = deque(pair for pair in self._pending if pair[0] != request)
 
-    def take_statistics(self) -> dict[str, Any]:
-        return {}
+    def prepare(self, num_at_once: int) -> None:
+        self.num_prepared = num_at_once
+
+    def take_lag(self) -> dict[str, Any]:
+        return {"write_lag_max_s": 0.25}
 
     def close(self) -> None:
         self._pending.clear()

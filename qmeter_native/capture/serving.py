@@ -120,7 +120,6 @@ def serve_external(
         observe: Told about progress, about every 100 ms while serving.
 
     Raises:
-        MissingExtraError: aiohttp is not installed.
         EngineError: Nobody answers, or nobody who can be used; nothing is left at ``path``.
         CaptureError: ``path`` exists or cannot be written.
     """

@@ -1,79 +1,73 @@
-"""Streams completions over HTTP: an event loop in a thread of its own, which stamps what arrives when it arrives."""
+"""Streams completions over HTTP: an event loop in a thread of its own, which stamps what arrives when it arrives.
+
+On the standard library's event loop itself. A decoding step of 512 sequences brings 512 chunks at once, and each waits
+until the ones before it have been taken in; an HTTP library's own streams and tasks cost more than half of that time.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import time
-from dataclasses import dataclass, field
+from collections import deque
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from qmeter_native.engines.openai_server import error_message
-from qmeter_native.engines.openai_stream import CompletionStream
+from qmeter_native.engines.client_lag import ClientLag
+from qmeter_native.engines.openai_exchange import Exchange
+from qmeter_native.engines.openai_server import OpenAIServer, reason_of
 from qmeter_native.engines.protocol import TokenChunk
-from qmeter_native.errors import EngineError, MissingExtraError
-from qmeter_native.units import ns_to_s
+from qmeter_native.errors import EngineError
+from qmeter_native.units import s_to_ns
 
 __all__ = ["OpenAIClient"]
 
 _CONNECT_TIMEOUT_S: Final = 10.0
-_KEEPALIVE_S: Final = 2.0
-"""Servers close idle connections after 5 s (uvicorn); one that is younger than this cannot be closing just now."""
-_BEAT_S: Final = 0.01
 _CLOSE_TIMEOUT_S: Final = 10.0
-
-
-@dataclass(slots=True)
-class _Lag:
-    """Mean and maximum of delays."""
-
-    count: int = 0
-    total_s: float = 0.0
-    max_s: float = 0.0
-
-    def add(self, delay_s: float) -> None:
-        self.count += 1
-        self.total_s += delay_s
-        self.max_s = max(self.max_s, delay_s)
-
-    def to_dict(self, name: str) -> dict[str, float | None]:
-        mean_s = self.total_s / self.count if self.count else None
-        return {f"{name}_mean_s": mean_s, f"{name}_max_s": self.max_s if self.count else None}
-
-
-@dataclass(slots=True)
-class _Statistics:
-    write: _Lag = field(default_factory=_Lag)
-    read: _Lag = field(default_factory=_Lag)
-    num_count_mismatches: int = 0
+_BEAT_S: Final = 0.01
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class OpenAIClient:
     """Any number of streams at once, one connection each, no compression, TCP_NODELAY.
 
     Args:
-        url: Of the completions endpoint.
-        headers: Of every request.
+        server: Whom to ask.
+        path: Of the completions.
         timeout_s: Longest silence of a stream, its first token included.
 
     Raises:
-        MissingExtraError: aiohttp is not installed.
+        EngineError: Nobody listens.
     """
 
-    def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
-        _require_aiohttp()
-        self._url = url
-        self._headers = {**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
+    def __init__(self, server: OpenAIServer, path: str, timeout_s: float) -> None:
+        self._server = server
+        self._parts = urlsplit(server.base_url)
+        self._address = _address(server)
+        self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
+        self._path = self._parts.path + path
         self._timeout_s = timeout_s
-        self._chunks: SimpleQueue[TokenChunk] = SimpleQueue()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._exchanges: dict[int, Exchange] = {}
+        self._ready: deque[Exchange] = deque()  # connected ahead
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._batches: SimpleQueue[list[TokenChunk]] = SimpleQueue()
+        self._batch: list[TokenChunk] = []  # being filled by the event loop
+        self._received: deque[TokenChunk] = deque()  # being emptied by `receive`
         self._cancelled: set[int] = set()
-        self._statistics = _Statistics()
+        self._lag = ClientLag()
         self._loop = asyncio.new_event_loop()
+        self._loop.call_soon(self._beat, self._loop.time())
+        self._watch_s = min(1.0, timeout_s / 4)
+        self._loop.call_later(self._watch_s, self._watch)
         self._thread = Thread(target=self._loop.run_forever, name="qmeter-openai", daemon=True)
         self._thread.start()
-        self._session: Any = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+
+    def connect_ahead(self, count: int) -> None:
+        """Open ``count`` connections, so that as many requests can be sent at once. What fails is left out."""
+        asyncio.run_coroutine_threadsafe(self._connect_ahead(count), self._loop).result()
 
     def send(self, request: int, name: str, body: bytes) -> None:
         """Send a completion request now; ``name`` becomes its ``X-Request-Id``.
@@ -81,19 +75,19 @@ class OpenAIClient:
         Raises:
             EngineError: The client is closed.
         """
-        if not self._thread.is_alive():
-            raise EngineError("the connection to the server was closed")
+        self._check_open()
         self._cancelled.discard(request)
-        self._loop.call_soon_threadsafe(self._start, request, name, body, time.time_ns())
+        self._loop.call_soon_threadsafe(self._send, request, self._head(name, len(body)) + body, time.time_ns())
 
     def receive(self, timeout_s: float) -> TokenChunk | None:
         """The next chunk; None if none came in time. See `Engine.receive`."""
-        try:
-            chunk = self._chunks.get(timeout=timeout_s)
-        except Empty:
-            if not self._thread.is_alive():
-                raise EngineError("the connection to the server was closed") from None
-            return None
+        if not self._received:
+            try:
+                self._received.extend(self._batches.get(timeout=timeout_s))
+            except Empty:
+                self._check_open()
+                return None
+        chunk = self._received.popleft()
         return None if chunk.request in self._cancelled else chunk
 
     def cancel(self, request: int) -> None:
@@ -101,115 +95,126 @@ class OpenAIClient:
         self._cancelled.add(request)
         self._loop.call_soon_threadsafe(self._cancel, request)
 
-    def take_statistics(self) -> dict[str, Any]:
-        """Since the last call: how late requests were written, and how late the thread was to look at its sockets.
-
-        ``write_lag``: from `send` until the last byte of the request was with the operating system, connecting
-        included. ``read_lag``: lateness of a beat of 10 ms, and with it of the stamps. ``num_count_mismatches``:
-        requests whose chunks hold another number of tokens than the server says at the end.
-        """
-        taken, self._statistics = self._statistics, _Statistics()
-        return {
-            **taken.write.to_dict("write_lag"),
-            **taken.read.to_dict("read_lag"),
-            "num_count_mismatches": taken.num_count_mismatches,
-        }
+    def take_lag(self) -> dict[str, Any]:
+        """See `ClientLag`; since the last call."""
+        taken, self._lag = self._lag, ClientLag()
+        return taken.to_dict()
 
     def close(self) -> None:
         """Close all connections. Idempotent."""
-        if not self._thread.is_alive():
+        if self._loop.is_closed():
             return
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_CLOSE_TIMEOUT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_TIMEOUT_S)
         self._loop.close()
 
-    async def _open(self) -> Any:
-        import aiohttp
+    def _check_open(self) -> None:
+        if not self._thread.is_alive():
+            raise EngineError(f"the connection to {self._server.base_url} was closed")
 
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_chunk_sent.append(self._on_written)
-        self._loop.call_later(_BEAT_S, self._beat, self._loop.time() + _BEAT_S)
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=self._timeout_s),
-            headers=self._headers,
-            trace_configs=[tracing],
-        )
+    def _head(self, name: str, length: int) -> bytes:
+        headers = {
+            "Host": self._parts.netloc.rpartition("@")[2],
+            "Content-Type": "application/json",
+            "Content-Length": str(length),
+            "Connection": "close",
+            "X-Request-Id": name,
+            **self._server.headers,
+        }
+        lines = [f"POST {self._path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items()), "", ""]
+        return "\r\n".join(lines).encode()
 
-    async def _close(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._session.close()
+    # What follows runs on the event loop.
+
+    async def _connect_ahead(self, count: int) -> None:
+        fresh = [Exchange(self._deliver) for _ in range(count - len(self._ready))]
+        await asyncio.gather(*(self._connect(exchange) for exchange in fresh), return_exceptions=True)
+        self._ready.extend(exchange for exchange in fresh if exchange.is_connected)
+
+    async def _connect(self, exchange: Exchange) -> None:
+        host, port = self._address
+        name = self._parts.hostname if self._tls is not None else None
+        connecting = self._loop.create_connection(lambda: exchange, host, port, ssl=self._tls, server_hostname=name)
+        await asyncio.wait_for(connecting, _CONNECT_TIMEOUT_S)
+
+    def _send(self, request: int, message: bytes, sent_ns: int) -> None:
+        exchange = self._ready_exchange()
+        if exchange is None:
+            exchange = Exchange(self._deliver)
+            task = self._loop.create_task(self._connect_or_fail(exchange))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+        self._exchanges[request] = exchange
+        exchange.send(request, message, sent_ns)
+
+    def _ready_exchange(self) -> Exchange | None:
+        while self._ready:
+            exchange = self._ready.popleft()
+            if exchange.is_connected:  # the server may have hung up
+                return exchange
+        return None
+
+    async def _connect_or_fail(self, exchange: Exchange) -> None:
+        try:
+            await self._connect(exchange)
+        except (OSError, asyncio.TimeoutError) as error:
+            exchange.fail(f"cannot connect to {self._server.base_url}: {reason_of(error)}")
+
+    def _deliver(self, chunk: TokenChunk) -> None:
+        self._batch.append(chunk)
+        if chunk.is_finished:
+            self._book(self._exchanges.pop(chunk.request))
+            self._loop.call_soon(self._hand_over)
+
+    def _book(self, exchange: Exchange) -> None:
+        if exchange.write_lag_s is not None:
+            self._lag.write.add(exchange.write_lag_s)
+        stream = exchange.stream
+        if stream.is_counted and stream.total_tokens is not None:
+            self._lag.num_count_mismatches += stream.total_tokens != stream.num_tokens
+
+    def _cancel(self, request: int) -> None:
+        exchange = self._exchanges.pop(request, None)
+        if exchange is not None:
+            exchange.abandon()
 
     def _beat(self, due_s: float) -> None:
         now_s = self._loop.time()
-        self._statistics.read.add(now_s - due_s)
+        self._lag.read.add(now_s - due_s)
+        self._hand_over()
         self._loop.call_at(now_s + _BEAT_S, self._beat, now_s + _BEAT_S)
 
-    async def _on_written(self, session: Any, context: Any, parameters: Any) -> None:
-        self._statistics.write.add(ns_to_s(time.time_ns() - context.trace_request_ctx))
+    def _watch(self) -> None:
+        """Fail what has been silent for too long."""
+        oldest_ns = time.time_ns() - s_to_ns(self._timeout_s)
+        for exchange in [one for one in self._exchanges.values() if one.last_ns < oldest_ns]:
+            exchange.fail(f"the server sent nothing for {self._timeout_s:g} s")
+        self._loop.call_later(self._watch_s, self._watch)
 
-    def _start(self, request: int, name: str, body: bytes, sent_ns: int) -> None:
-        self._tasks[request] = self._loop.create_task(self._stream(request, name, body, sent_ns))
+    def _hand_over(self) -> None:
+        """Give `receive` what has come. Not chunk by chunk: at 20 000 a second two threads would only take turns."""
+        if self._batch:
+            self._batches.put(self._batch)
+            self._batch = []
 
-    def _cancel(self, request: int) -> None:
-        task = self._tasks.get(request)
-        if task is not None:
+    async def _close(self) -> None:
+        for exchange in [*self._exchanges.values(), *self._ready]:
+            exchange.abandon()
+        for task in self._connecting:
             task.cancel()
-
-    async def _stream(self, request: int, name: str, body: bytes, sent_ns: int) -> None:
-        stream = CompletionStream()
-        try:
-            await self._read(request, name, body, sent_ns, stream)
-        except Exception as error:  # whatever it is, the request must not be lost
-            if not stream.is_over:
-                stream.error = self._explanation(error, stream)
-                self._finish(request, stream)
-        finally:
-            del self._tasks[request]
-
-    async def _read(self, request: int, name: str, body: bytes, sent_ns: int, stream: CompletionStream) -> None:
-        headers = {"X-Request-Id": name}
-        async with self._session.post(self._url, data=body, headers=headers, trace_request_ctx=sent_ns) as response:
-            if response.status != 200:
-                stream.error = f"HTTP {response.status}: {error_message(await response.read())}"
-            while not stream.is_over:
-                data = await response.content.readany()
-                time_ns = time.time_ns()
-                if not data:
-                    stream.end()
-                    break
-                part = stream.feed(data)
-                if part.num_tokens:
-                    self._chunks.put(TokenChunk(request, time_ns, part.num_tokens, False, tokens=part.tokens))
-            self._finish(request, stream)
-            if stream.is_done:  # a connection that was read to its end can be used again
-                await response.read()
-
-    def _finish(self, request: int, stream: CompletionStream) -> None:
-        total = stream.total_tokens
-        if stream.is_counted and total is not None:
-            self._statistics.num_count_mismatches += total != stream.num_tokens
-            total = None
-        self._chunks.put(TokenChunk(request, time.time_ns(), 0, True, stream.error, total_tokens=total))
-
-    def _explanation(self, error: Exception, stream: CompletionStream) -> str:
-        import aiohttp
-
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return f"cannot connect to {self._url}: {error.os_error.strerror or error.os_error}"
-        if isinstance(error, TimeoutError | asyncio.TimeoutError):
-            return f"the server sent nothing for {self._timeout_s:g} s"
-        if isinstance(error, aiohttp.ClientError):
-            return f"the connection was cut after {stream.num_tokens} tokens: {error or type(error).__name__}"
-        return f"{type(error).__name__}: {error}"
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the transports close their sockets
 
 
-def _require_aiohttp() -> None:
+def _address(server: OpenAIServer) -> tuple[str, int]:
+    """The IP address that answers to the server's name, so that no request has to look it up."""
+    parts = urlsplit(server.base_url)
     try:
-        import aiohttp  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("the openai engine needs aiohttp", "pip install 'qmeter-native[serve]'") from error
+        with socket.create_connection(
+            (parts.hostname, parts.port or _PORTS[parts.scheme]), _CONNECT_TIMEOUT_S
+        ) as probe:
+            host, port = probe.getpeername()[:2]
+    except OSError as error:
+        raise EngineError(f"no server answers at {server.base_url}: {reason_of(error)}", "Is it running?") from error
+    return host, port

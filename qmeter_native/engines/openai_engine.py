@@ -25,8 +25,8 @@ _NEEDS: Final = "The openai engine needs a /v1/completions that takes token ids 
 class OpenAIEngine:
     """Constructed = connected: one token has been generated to find out what the server understands.
 
-    Greedy decoding. Where the server knows ``ignore_eos`` output lengths are exact, elsewhere they are limits
-    (``info.effective["ignore_eos"]``). Each request carries an ``X-Request-Id`` of its own.
+    Greedy decoding, one connection a request, each with an ``X-Request-Id`` of its own. Where the server knows
+    ``ignore_eos`` output lengths are exact, elsewhere they are limits (``info.effective["ignore_eos"]``).
 
     Args:
         base_url: Such as ``http://localhost:8000``.
@@ -37,7 +37,6 @@ class OpenAIEngine:
             of the ids 1000 to 29 999, which are ordinary in every vocabulary in use.
 
     Raises:
-        MissingExtraError: aiohttp is not installed.
         EngineError: Nobody answers at ``base_url``, or nobody who can be used.
         UsageError: ``base_url`` is no HTTP address.
     """
@@ -55,7 +54,7 @@ class OpenAIEngine:
         self._model = server.model(model)
         self._vocabulary = vocabulary_of(self._model, vocab_size)
         self._run = uuid4().hex[:8]
-        self._client = OpenAIClient(server.base_url + _PATH, server.headers, timeout_s)
+        self._client = OpenAIClient(server, _PATH, timeout_s)
         try:
             self._fields, answer = self._probe(server, timeout_s)
         except BaseException:
@@ -105,9 +104,14 @@ class OpenAIEngine:
         """Give up a request by closing its connection."""
         self._client.cancel(request)
 
-    def take_statistics(self) -> dict[str, Any]:
-        """Lags of the client; see `OpenAIClient.take_statistics`."""
-        return self._client.take_statistics()
+    def prepare(self, num_at_once: int) -> None:
+        """Open as many connections; see `Engine.prepare`."""
+        self._client.connect_ahead(num_at_once)
+        self._client.take_lag()
+
+    def take_lag(self) -> dict[str, Any]:
+        """See `ClientLag.to_dict`."""
+        return self._client.take_lag()
 
     def close(self) -> None:
         """Close all connections. Idempotent."""

@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from qmeter_native.engines.protocol import Vocabulary
 from qmeter_native.errors import EngineError, UsageError
 
-__all__ = ["OpenAIServer", "ServedModel", "error_message", "message_of", "vocabulary_of"]
+__all__ = ["OpenAIServer", "ServedModel", "error_message", "message_of", "reason_of", "vocabulary_of"]
 
 _TIMEOUT_S: Final = 10.0
 _MAX_MESSAGE: Final = 500
@@ -63,7 +63,7 @@ class OpenAIServer:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise UsageError(f"{self.base_url!r} is no address of a server", "Give one like http://localhost:8000.")
         object.__setattr__(self, "base_url", self.base_url.rstrip("/").removesuffix("/v1").rstrip("/"))
 
@@ -140,9 +140,8 @@ class OpenAIServer:
             message = error_message(error.read())
             raise EngineError(f"{url} answered HTTP {error.code}: {message}", hint) from error
         except OSError as error:
-            reason = error.reason if isinstance(error, URLError) else error
             raise EngineError(
-                f"no server answers at {self.base_url}: {reason}", "Start it, or check --base-url."
+                f"no server answers at {self.base_url}: {reason_of(error)}", "Start it, or check the address."
             ) from error
         cards = document.get("data") if isinstance(document, dict) else None
         if not cards or not all(isinstance(card, dict) and isinstance(card.get("id"), str) for card in cards):
@@ -172,6 +171,14 @@ def error_message(body: bytes) -> str:
         return message_of(json.loads(body))
     except ValueError:
         return message_of(body.decode(errors="replace"))
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, in the operating system's words."""
+    reason = error.reason if isinstance(error, URLError) else error
+    if isinstance(reason, OSError):
+        return reason.strerror or str(reason) or "no answer"
+    return str(reason) or "no answer"
 
 
 def message_of(document: Any) -> str:

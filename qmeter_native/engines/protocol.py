@@ -81,8 +81,11 @@ class Engine(Protocol):
     def cancel(self, request: int) -> None:
         """Give up a request. No chunk of it may follow."""
 
-    def take_statistics(self) -> dict[str, Any]:
-        """How well the client's side kept up since the last call, plain JSON; empty where nothing lies between."""
+    def prepare(self, num_at_once: int) -> None:
+        """A workload is about to begin with ``num_at_once`` requests: have the means ready to send them."""
+
+    def take_lag(self) -> dict[str, Any]:
+        """How late the client's side was since `prepare`, plain JSON; empty where nothing lies between."""
 
     def close(self) -> None:
         """Stop serving and free what is held. Idempotent."""

@@ -125,8 +125,11 @@ class TransformersEngine:
         """Give up a request."""
         self._manager.cancel_request(f"request-{request}")
 
-    def take_statistics(self) -> dict[str, Any]:
-        """Empty: the client is in the engine's own process."""
+    def prepare(self, num_at_once: int) -> None:
+        """Nothing: requests go straight to the engine."""
+
+    def take_lag(self) -> dict[str, Any]:
+        """Empty: nothing lies between client and engine."""
         return {}
 
     def close(self) -> None:

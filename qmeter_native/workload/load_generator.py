@@ -134,8 +134,9 @@ class _Run:
 
     def run(self) -> LoadResult:
         prompts = prompts_of(self._workload, self._engine.vocabulary, self._workload.num_requests)
-        self._engine.take_statistics()  # what warming up was like does not matter
-        due_ns = time.time_ns() + self._workload.arrival_offsets_ns()
+        offsets_ns = self._workload.arrival_offsets_ns()
+        self._engine.prepare(int(np.count_nonzero(offsets_ns == 0)))
+        due_ns = time.time_ns() + offsets_ns
         failure = None
         try:
             while self._num_over < len(prompts) and not self._stop.is_set():
@@ -194,7 +195,7 @@ class _Run:
             "schedule_lag_mean_s": float(np.mean(lags_s)) if lags_s else None,
             "schedule_lag_p99_s": float(np.percentile(lags_s, 99)) if lags_s else None,
             "schedule_lag_max_s": max(lags_s, default=None),
-            **self._engine.take_statistics(),
+            **self._engine.take_lag(),
             "prompts": "held-out source" if self._engine.vocabulary.is_bytes else "random ids",
         }
         return LoadResult(self._request_table(), self._output_token_table(), description, failure)
