@@ -30,44 +30,63 @@ FAMILY_RULES: Final = tuple(
         (OpFamily.MEMORY, r"^(\[CUDA\s)?(memcpy|memset)"),
         (
             OpFamily.COMMUNICATION,
-            r"nccl all_?reduce all_?gather reduce_?scatter cross_device nvshmem \bc10d:: one_?shot two_?shot",
+            r"nccl all_?reduce all_?gather reduce_?scatter cross_device nvshmem \bc10d:: one_?shot two_?shot lamport",
         ),
         # What names its purpose comes before what names only its means.
-        (OpFamily.MOE, r"fused_moe \bmoe _moe_ moe_ ::moe grouped_?gemm expert topk_?gating"),
+        (OpFamily.MOE, r"fused_moe \bmoe _moe_ moe_ ::moe grouped_?gemm expert topk_?gating router_gemm"),
+        (
+            OpFamily.QUANTIZE,
+            r"repack_kernel prepack_B reorder_tensor gptq::(shuffle|make_sequential) rearrange_kn int4_fp8_preprocess",
+        ),
+        # A norm or an activation that quantizes its result is a norm or an activation still.
+        (OpFamily.NORM, r"rms_?norm.*quant triton_(red|per)_fused.*rsqrt"),
+        (OpFamily.ACTIVATION, r"(silu|act|gelu)_?(and_)?mul.*(quant|fp4|fp8)"),
         (
             OpFamily.KV_CACHE,
-            r"reshape_and_cache concat_and_cache append_?paged_?kv copy_blocks swap_blocks kv_cache update_?cache "
-            r"store_kvcache set_mla_kv_buffer",
+            r"reshape_(and_)?cache concat_and_cache append_?paged_?kv copy_blocks swap_blocks kv_cache kv_?blocks "
+            r"_tq_fused_store update_?cache store_kvcache set_mla_kv_buffer gather_cache dequant_cache KVInsert",
         ),
+        # State-space and linear mixers stand where attention does.
         (
             OpFamily.ATTENTION,
             r"flash(?!infer) fmha attention attn paged_?kv Batch(Decode|Prefill) Single(Decode|Prefill) merge_?state "
-            r"sdpa mla_ scaled_dot_product",
+            r"sdpa mla_ scaled_dot_product prepare_varlen reduce_segments kernel_mha ^_fwd_(grouped_)?kernel "
+            r"mask_empty_context _tq_decode selective_scan causal_conv1d delta_rule chunk_\w+_fwd_kernel",
         ),
-        (OpFamily.DEQUANTIZE, r"dequant(?!.*gemm)"),
+        (OpFamily.DEQUANTIZE, r"dequant(?!.*gemm) gptq::reconstruct"),
         (
             OpFamily.GEMM,
-            r"marlin(?!.*(repack|permute)) machete(?!.*prepack) awq_gem[mv] gptq.*gemm gemm.*gptq gemm_half_q_half "
-            r"scaled_mm exllama bitblas dequant.*gemm qlinear _weight_int\dpack_mm _int_mm gemm.*blockwise",
+            r"marlin(?!.*permute) machete awq_gem[mv] gptq.*gemm gemm.*gptq gemm_half_q_half scaled_mm exllama bitblas "
+            r"dequant.*gemm qlinear _weight_int\dpack_mm _int_mm gemm.*blockwise allspark tinygemm gemm_INT gemv_INT "
+            r"kgemm_4bit w8a8_.*(mm|matmul) w4a16 w4a8 _linear_kernel deep_gemm",
         ),
-        (OpFamily.QUANTIZE, r"quant _to_fp8 fp8_cast repack prepack choose_qparams"),
-        (OpFamily.ACTIVATION, r"rotary rope"),
         (
-            OpFamily.NORM,
-            r"rms_?norm layer_?norm group_?norm triton_(red|per)_fused.*rsqrt aten::(rsqrt|pow|mean)$",
+            OpFamily.QUANTIZE,
+            r"quant _to_fp8 fp8_cast choose_qparams cvt_fp16_to_fp4 convert_fp8 hadamard segmented_max_reduction "
+            r"triton_\w+_fused(?!.*(silu|gelu|softmax)).*(clamp|amax|float8|fp8)",
         ),
+        # Model Runner V2 of vLLM prepares a step's inputs in kernels of its own.
+        (
+            OpFamily.MEMORY,
+            r"_prepare_\w+_kernel slot_mapping block_tables idx_mapping _apply_write_kernel batch_memcpy "
+            r"_update_draft_inputs eagle_\w+_kernel copy_and_expand num_computed_tokens",
+        ),
+        (OpFamily.ACTIVATION, r"rotary rope"),
+        (OpFamily.NORM, r"rms_?norm layer_?norm group_?norm aten::(rsqrt|pow|mean)$"),
         (
             OpFamily.SAMPLING,
             r"argmax argmin top_?[kp] sampl multinomial soft_?max sort scan_ cumsum cumprod penalt distribution_ "
-            r"exponential philox renorm gumbel logit aten::(max|bincount|rand\w*|any|all|eq|ne|isin)$",
+            r"exponential philox renorm gumbel logit aten::(max|bincount|rand\w*|any|all|eq|ne|isin)$ "
+            r"_(temperature|bias|min_p|bad_words|ranks|bincount|num_nans|rejection|resample|post_update)_kernel "
+            r"^expand_kernel bitmask _logprob _compute_(local|global|cumulative)_\w*",
         ),
         (
             OpFamily.GEMM,
-            r"gemm gemv nvjet cutlass xmma cublas splitKreduce triton_tem_fused.*mm matmul _mm_kernel conv "
+            r"gemm gemv nvjet cutlass xmma cublas splitKreduce triton_tem_fused.*mm matmul _mm_kernel conv(?!ert) "
             r"aten::(mm|addmm|bmm|baddbmm|linear|mv|addmv|dot|_addmm_activation)$ (mkldnn|onednn).*linear",
         ),
         (OpFamily.KV_CACHE, r"index_put index_copy"),
-        (OpFamily.ACTIVATION, r"silu gelu relu swiglu act_and_mul sigmoid tanh softplus"),
+        (OpFamily.ACTIVATION, r"silu gelu relu swiglu act_and_mul sigmoid tanh softplus activation_kernel"),
         (
             OpFamily.MEMORY,
             r"copy Cat(Array)?Batch \bcat\b concat index gather scatter embedding fill arange transpose permute "
@@ -91,17 +110,39 @@ FAMILY_RULES: Final = tuple(
 SCHEME_RULES: Final = tuple(
     (scheme, _any_of(alternatives))
     for scheme, alternatives in (
-        # Marlin's template argument is vLLM's packed ScalarType: exponent bits | mantissa bits << 8 | signed << 16 |
-        # bias << 17 | finite << 49 | NaN kind << 50: u8b128 16779264, e4m3fn 2814749767172868, e2m1f 562949953487106.
-        ("W8A16-INT", r"marlin.*\b16779264\b gptq_8bit _weight_int8pack_mm"),
-        ("W8A16-FP", r"marlin.*\b2814749767172868\b"),
-        ("W4A16-FP", r"marlin.*\b562949953487106\b"),
-        ("W3A16-INT", r"gptq_3bit"),
-        ("W2A16-INT", r"gptq_2bit"),
-        ("W4A16-INT", r"marlin machete awq_ gptq exllama _weight_int4pack_mm uint4b \bint4"),
+        # Marlin's first two template arguments are vLLM's packed ScalarType of activations (older: a type) and weights:
+        # exponent bits | mantissa bits << 8 | signed << 16 | bias << 17 | finite << 49 | NaN kind << 50. So int8 is
+        # 1125899906909952, u8b128 1125899923621888 (older, without the NaN kind: 16779264), e4m3fn 2814749767172868,
+        # e2m1f 562949953487106.
+        ("W4A8-INT", r"marlin<1125899906909952l?,"),
+        ("W4A8-FP", r"marlin<2814749767172868l?,"),
+        (
+            "W8A16-INT",
+            r"marlin.*\b(16779264|1125899923621888)l?\b gptq_8bit (shuffle|alt|exllama|sequential)_8bit "
+            r"_weight_int8pack_mm w8a16 machete.*(integer_subbyte<8|MacheteCollectiveMma<cute::tuple<unsigned)",
+        ),
+        # Before fp8: NVFP4's scales are e4m3fn.
+        ("W4A16-FP", r"marlin.*\b562949953487106l?\b"),
+        ("W8A16-FP", r"marlin.*\b2814749767172868l?\b"),
+        ("W4A16-NF", r"k(gemm|gemv)_4bit"),
+        ("W4A8-INT", r"w4a8"),
+        ("W3A16-INT", r"gptq_3bit exllama_3bit"),
+        ("W2A16-INT", r"gptq_2bit exllama_2bit"),
+        (
+            "W4A16-INT",
+            r"marlin machete awq_ gptq exllama _weight_int4pack_mm uint4b \b(u?int4_t|uint4) tinygemm w4a16",
+        ),
+        ("fp8", r"(flash|fmha|attention).*(e4m3|e5m2|fp8_?e)"),
         ("W4A4-FP", r"nvfp4 e2m1.*e2m1 mxf4nvf4"),
-        ("W8A8-FP", r"(gemm|mm|nvjet|cutlass|xmma).*(e4m3|e5m2|fp8|float8) e4m3e4m3 nvjet_(sm\d+_)?qq"),
-        ("W8A8-INT", r"(gemm|mm|cutlass|xmma).*(int8|_s8|s8s8|i8i8|signed\schar) _int_mm imma igemm qlinear"),
+        (
+            "W8A8-FP",
+            r"(gemm|mm|nvjet|cutlass|xmma).*(e4m3|e5m2|fp8|float8) e4m3e4m3 nvjet_(sm\d+_)?qq fp8.*gemm "
+            r"w8a8_triton_block_scaled",
+        ),
+        (
+            "W8A8-INT",
+            r"(gemm|mm|cutlass|xmma).*(int8|_s8|s8s8|i8i8|signed\schar) _int_mm imma igemm qlinear block_int8",
+        ),
         ("fp8", r"e4m3 e5m2 fp8(?!KVCacheDataType) float8"),
         ("bf16", r"bf16 bfloat16 nvjet_(sm\d+_)?t[st]"),
         ("tf32", r"tf32"),

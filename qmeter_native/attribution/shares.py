@@ -18,7 +18,7 @@ from qmeter_native.model.op_family import OpFamily
 from qmeter_native.model.phase import Phase
 from qmeter_native.model.tables import RequestTable, StepRequestTable, StepTable
 
-__all__ = ["RULE_OF_FAMILY", "Rides", "ShareRule"]
+__all__ = ["RULE_OF_FAMILY", "Rides", "ShareRule", "step_rows"]
 
 _Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ class Rides:
     @classmethod
     def of(cls, steps: StepTable, rides: StepRequestTable, requests: RequestTable) -> Rides:
         """Join the riders with their steps; rides of steps that were not recorded are left out."""
-        step_row = _step_rows(steps, rides)
+        step_row = step_rows(steps, rides)
         order = np.argsort(step_row, kind="stable")
         order = order[np.searchsorted(step_row[order], 0) :]
         step_row, rides = step_row[order], rides.take(order)
@@ -124,7 +124,7 @@ class Rides:
         return np.stack(parts, axis=1)
 
 
-def _step_rows(steps: StepTable, rides: StepRequestTable) -> _Array:
+def step_rows(steps: StepTable, rides: StepRequestTable) -> _Array:
     """Row of each ride's step, -1 if it was not recorded."""
     result = np.full(len(rides), -1, np.int64)
     for process in np.unique(rides.process):

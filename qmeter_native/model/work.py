@@ -53,6 +53,7 @@ class WorkSummary:
         layer_known: Kernels in steps whose layer (or place outside the layers: embedding, LM head, sampling) is known.
         padding_share: Of token places computed in steps, those that were padding; None if no step says.
         reason: Why there are no rows; None if there are.
+        notes: What limits the rows, one sentence each: steps that could not be placed, formats that are not known.
     """
 
     rows: tuple[WorkRow, ...]
@@ -61,3 +62,4 @@ class WorkSummary:
     layer_known: float
     padding_share: float | None
     reason: str | None = None
+    notes: tuple[str, ...] = ()
