@@ -20,9 +20,11 @@ from qmeter_native.model.tables import (
     KernelTable,
     OutputTokenTable,
     PowerTable,
+    PreemptionTable,
     RequestTable,
     StepRequestTable,
     StepTable,
+    TraceWindowTable,
 )
 
 MARKER = "qmeter_step_marker"
@@ -115,6 +117,14 @@ class CaptureBuilder:
         """Add a chunk of output."""
         return self.add(OutputTokenTable, request=request, time_ns=T0 + time, num_tokens=tokens)
 
+    def traced(self, start: int, end: int, process: int = 0) -> CaptureBuilder:
+        """Add a stretch of time in which a process's kernels were recorded; without any all of the time was."""
+        return self.add(TraceWindowTable, start_ns=T0 + start, end_ns=T0 + end, process=process)
+
+    def preemption(self, request: int, time: int) -> CaptureBuilder:
+        """Put a request back into the queue."""
+        return self.add(PreemptionTable, request=request, time_ns=T0 + time)
+
     def build(self) -> Capture:
         """The capture, with kernels sorted by start."""
         for name, block_x, kind in self.classes:
@@ -191,7 +201,7 @@ def synthetic_capture(num_kernels: int, seed: int = 0) -> Capture:
         manifest(
             T0,
             stop + 3 * _TICK_NS,
-            measure_start_ns=T0 + _LEAD_NS,
+            measure_start_ns=T0 + _LEAD_NS - 500_000,  # the first requests are sent 400 us before their step
             measure_end_ns=stop,
             devices=(device(idle_power_w=_IDLE_W, idle_window_s=2.0),),
             engine=EngineInfo("synthetic", "1", "shape:llama-3.1-8b", {"quantization": None}, {"quantization": None}),

@@ -14,10 +14,11 @@ __all__ = ["energy_balance", "request_balance", "time_balance"]
 
 def time_balance(usage: DeviceUsage, rides: Rides) -> TimeBalance:
     """Wall time of a device, all of it. Busy time comes from the union, kernels' and requests' from sharing."""
-    wall_ns = int(usage.windows.cuts_ns[-1] - usage.windows.cuts_ns[0])
+    wall_ns = usage.wall_ns
+    untraced_ns = wall_ns - usage.traced.total_ns
     kernels_ns = int(usage.name_ns.sum())
     idle_in_steps_ns = usage.steps_ns - usage.busy_in_steps_ns
-    idle_between_steps_ns = wall_ns - usage.busy_ns - idle_in_steps_ns
+    idle_between_steps_ns = usage.traced.total_ns - usage.busy_ns - idle_in_steps_ns
     assigned_ns = int(rides.share_ns(usage.step_ns).sum())
     in_ridden_steps_ns = int(usage.step_ns[rides.has_riders].sum())
     unassigned_ns = kernels_ns - in_ridden_steps_ns
@@ -31,8 +32,9 @@ def time_balance(usage: DeviceUsage, rides: Rides) -> TimeBalance:
         assigned_ns=assigned_ns,
         unassigned_ns=unassigned_ns,
         overlapped_ns=usage.doubled_ns,
-        residual_ns=wall_ns - kernels_ns - idle_in_steps_ns - idle_between_steps_ns,
+        residual_ns=wall_ns - kernels_ns - idle_in_steps_ns - idle_between_steps_ns - untraced_ns,
         request_residual_ns=usage.busy_ns - assigned_ns - unassigned_ns,
+        untraced_ns=untraced_ns,
     )
 
 

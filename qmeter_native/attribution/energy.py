@@ -64,7 +64,7 @@ class EnergySplit:
 
     Attributes:
         idle_j: Given to time in which nothing ran.
-        unattributed_j: Given to nobody.
+        unattributed_j: Given to nobody: what the model has no place for, and all of untraced time.
         busy_w: Power given to each busy nanosecond, in watts.
         static_w: The part of ``busy_w`` that is idle power; None if that is not known.
         measured_j, measured_slack_j: The sensor's total, and its uncertainty by the ends of the measured window.
@@ -92,31 +92,40 @@ class EnergySplit:
         return Estimate(self.measured_j, max(0.0, low), high, self.gross_method, None, self.error.systematic)
 
 
-def split_energy(windows: EnergyWindows, busy_ns: _Array, idle_power_w: float | None) -> EnergySplit | None:
-    """Split the energy of ``windows``, in each of which the device was busy for ``busy_ns``; None without a source."""
+def split_energy(
+    windows: EnergyWindows, busy_ns: _Array, traced_ns: _Array, idle_power_w: float | None
+) -> EnergySplit | None:
+    """Split the energy of ``windows``; None without a source.
+
+    Args:
+        windows: What the sensor saw.
+        busy_ns: int64, how long the device was busy in each window, as far as it was traced.
+        traced_ns: int64, how much of each window was traced. The rest takes its part of the energy with it, by time.
+        idle_power_w: Power with nothing on the device; None if not known.
+    """
     if windows.energy_j is None:
         return None
-    energy_j = windows.energy_j
-    length_s = np.diff(windows.cuts_ns) / NS_PER_S
-    busy_s = busy_ns / NS_PER_S
-    idle_s = length_s - busy_s
+    length_ns = np.diff(windows.cuts_ns)
+    length_s, busy_s = length_ns / NS_PER_S, busy_ns / NS_PER_S
+    idle_s = traced_ns / NS_PER_S - busy_s
+    is_complete = bool(np.all(traced_ns == length_ns))
+    energy_j = windows.energy_j if is_complete else _ratio(windows.energy_j * traced_ns, length_ns)
     busy_power_w, idle_level_w = _two_levels(energy_j, busy_s, idle_s, idle_power_w)
     if idle_power_w is None:
-        busy_j = _ratio(energy_j * busy_s, length_s)
+        busy_j = _ratio(energy_j * busy_s, busy_s + idle_s)
         idle_j = energy_j - busy_j
-        how = idle_how = "by time in each window; idle power was not measured"
     else:
         idle_j = np.minimum(energy_j, idle_power_w * idle_s)
         busy_j = np.minimum(energy_j - idle_j, _MAX_OVER_MEAN * busy_power_w * busy_s)
-        how, idle_how = "less idle power in idle time, by busy time in each window", "measured idle power in idle time"
     busy_w = _ratio(busy_j, busy_s)
-    slack_j = _ratio(energy_j, length_s)[[0, -1]] * windows.slack_ns[[0, -1]] / NS_PER_S
+    slack_j = _ratio(windows.energy_j, length_s)[[0, -1]] * windows.slack_ns[[0, -1]] / NS_PER_S
+    how, idle_how = _methods(idle_power_w is not None, is_complete)
     return EnergySplit(
         idle_j=idle_j,
-        unattributed_j=energy_j - idle_j - busy_j,
+        unattributed_j=windows.energy_j - idle_j - busy_j,
         busy_w=busy_w,
         static_w=None if idle_power_w is None else np.minimum(idle_power_w, busy_w),
-        measured_j=math.fsum(energy_j),
+        measured_j=math.fsum(windows.energy_j),
         measured_slack_j=float(slack_j.sum()),
         raw_residual_fraction=_raw_residual(energy_j, busy_power_w * busy_s + idle_level_w * idle_s),
         error=EnergyError(
@@ -128,6 +137,16 @@ def split_energy(windows: EnergyWindows, busy_ns: _Array, idle_power_w: float | 
         gross_method=f"measured: {windows.source}",
         idle_method=f"attributed: {windows.source}, {idle_how}",
     )
+
+
+def _methods(has_idle_power: bool, is_complete: bool) -> tuple[str, str]:
+    """How kernels' and idle time's energy came about."""
+    if has_idle_power:
+        how, idle_how = "less idle power in idle time, by busy time in each window", "measured idle power in idle time"
+    else:
+        how = idle_how = "by time in each window; idle power was not measured"
+    untraced = "" if is_complete else "; untraced time keeps its part of each window"
+    return how + untraced, idle_how + untraced
 
 
 def _ratio(numerator: _Array, denominator: _Array) -> _Array:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.model.manifest import Manifest
 from qmeter_native.model.report import Distribution
 from qmeter_native.model.tables import OutputTokenTable, RequestTable
 from qmeter_native.units import NS_PER_S
 
-__all__ = ["Latencies", "distribution", "inter_token_latencies", "request_latencies"]
+__all__ = ["Latencies", "distribution", "inter_token_latencies", "request_latencies", "sent_inside"]
 
 _Array = NDArray[Any]
 
@@ -40,6 +41,12 @@ def request_latencies(requests: RequestTable) -> Latencies:
     decode_ns = requests.last_token_ns - requests.first_token_ns
     has_more = is_timed & (requests.num_output_tokens > 1)
     return Latencies(ttft_s, np.where(has_more, decode_ns / later_tokens / NS_PER_S, np.nan), e2e_s)
+
+
+def sent_inside(manifest: Manifest, requests: RequestTable) -> _Array:
+    """Mask of the requests that were sent inside the measured window."""
+    inside: _Array = (requests.send_ns >= manifest.measure_start_ns) & (requests.send_ns < manifest.measure_end_ns)
+    return inside
 
 
 def inter_token_latencies(requests: RequestTable, chunks: OutputTokenTable) -> _Array:

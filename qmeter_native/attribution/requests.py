@@ -1,8 +1,8 @@
 """Where a request's time went, exactly: queue, whole steps it rode, gaps between them, host.
 
 ``queue + prefill steps + decode steps + gaps + host = last chunk - send`` to the nanosecond, on one critical rank:
-the lowest-numbered process whose steps have riders. A step counts in full for everybody who rode it, so these times
-are never added up over requests; what a request *used* is in `shares`.
+the lowest-numbered of the processes whose steps the request rode. A step counts in full for everybody who rode it, so
+these times are never added up over requests; what a request *used* is in `shares`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ from qmeter_native.model.phase import Phase
 from qmeter_native.model.report import LatencyParts
 from qmeter_native.model.tables import RequestTable, StepTable
 
-__all__ = ["critical_process", "latency_parts"]
+__all__ = ["critical_rides", "cut_rides", "latency_parts"]
 
 _Array = NDArray[Any]
 
 
-def critical_process(steps: StepTable, rides: Rides) -> int | None:
-    """The process on which requests are timed; None if nobody rode a recorded step."""
-    return int(steps.process[rides.step_row].min()) if len(rides.step_row) else None
+def critical_rides(steps: StepTable, rides: Rides) -> _Array:
+    """Mask of the rides on which requests are timed: those on the lowest process that the request rode on.
+
+    Ranks of a tensor-parallel group run the same steps, so one rank tells of all; data-parallel ones have requests of
+    their own.
+    """
+    process = steps.process[rides.step_row]
+    lowest = np.full(len(rides.requests), np.iinfo(process.dtype).max, process.dtype)
+    np.minimum.at(lowest, rides.request_row, process)
+    mask: _Array = process == lowest[rides.request_row]
+    return mask
 
 
 def latency_parts(
@@ -37,27 +45,34 @@ def latency_parts(
     clocks differ by microseconds or where calls on the host overlap.
     """
     parts: list[LatencyParts | None] = [None] * len(requests)
-    process = critical_process(steps, rides)
-    if process is None or len(requests) == 0:
+    if len(rides.step_row) == 0 or len(requests) == 0:
         return parts
     row_of_request = np.full(len(rides.requests), -1, np.int64)
     row_of_request[np.searchsorted(rides.requests, requests.request)] = np.arange(len(requests))
     is_timed = requests.is_finished & (requests.last_token_ns >= requests.send_ns)
-    ride = np.flatnonzero(steps.process[rides.step_row] == process)
+    ride = np.flatnonzero(critical_rides(steps, rides))
     row = row_of_request[rides.request_row[ride]]
     is_wanted = (row >= 0) & is_timed[row]
     ride, row = ride[is_wanted], row[is_wanted]
     order = np.lexsort((spans.start_ns[rides.step_row[ride]], row))
     ride, row = ride[order], row[order]
-    start, end = _cut_rides(spans, rides.step_row[ride], requests.send_ns[row], requests.last_token_ns[row], row)
+    start, end = cut_rides(spans, rides.step_row[ride], requests.send_ns[row], requests.last_token_ns[row], row)
     _fill(parts, requests, rides.phase[ride], row, start, end)
     return parts
 
 
-def _cut_rides(
+def cut_rides(
     spans: StepSpans, step_row: _Array, send_ns: _Array, last_ns: _Array, row: _Array
 ) -> tuple[_Array, _Array]:
-    """Starts and ends of rides, sorted by request and start, none outside its request, none overlapping."""
+    """Starts and ends of rides, sorted by request and start, none outside its request, none overlapping.
+
+    Args:
+        spans: When steps ran.
+        step_row: int64, each ride's step. Rides are sorted by request, then by their step's start.
+        send_ns: int64, when each ride's request was sent.
+        last_ns: int64, when its last chunk was received.
+        row: int64, which request it is of.
+    """
     start = np.clip(spans.start_ns[step_row], send_ns, last_ns)
     end = np.clip(spans.end_ns[step_row], start, last_ns)
     if len(row) == 0:

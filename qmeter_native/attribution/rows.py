@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qmeter_native.attribution.classify import display_name, scheme
 from qmeter_native.attribution.energy_pool import EnergyPool
 from qmeter_native.attribution.latency import Latencies
-from qmeter_native.attribution.requests import critical_process
+from qmeter_native.attribution.requests import critical_rides
 from qmeter_native.attribution.shares import Rides
 from qmeter_native.attribution.usage import DeviceUsage, KernelNames
 from qmeter_native.model.capture import Capture
@@ -77,15 +77,20 @@ def _phase_shares(prefill_ns: float, ridden_ns: float, time_ns: int) -> dict[str
 
 
 def phase_rows(
-    capture: Capture, rides: Rides, ride_ns: _Array, ride_j: _Array, usages: Sequence[DeviceUsage], pool: EnergyPool
+    capture: Capture,
+    rides: Rides,
+    is_step_traced: _Array,
+    ride_ns: _Array,
+    ride_j: _Array,
+    usages: Sequence[DeviceUsage],
+    pool: EnergyPool,
 ) -> tuple[PhaseRow, ...]:
-    """Prefill, decode, and work of no request. Tokens are those that the critical rank computed."""
-    critical = critical_process(capture.steps, rides)
-    is_critical = capture.steps.process[rides.step_row] == critical
+    """Prefill, decode, and work of no request. Tokens are those that the critical rank computed in traced steps."""
+    is_counted = critical_rides(capture.steps, rides) & is_step_traced[rides.step_row]
     rows = []
     for phase in Phase:
         is_phase = rides.phase == phase
-        tokens = int(rides.num_scheduled[is_phase & is_critical].sum())
+        tokens = int(rides.num_scheduled[is_phase & is_counted].sum())
         time_ns, energy_j = int(ride_ns[is_phase].sum()), float(ride_j[is_phase].sum())
         rows.append(_phase_row(phase.name.lower(), tokens, time_ns, energy_j, pool))
     rest_ns = sum(int(usage.name_ns.sum()) for usage in usages) - int(ride_ns.sum())

@@ -7,6 +7,7 @@ belongs to, and a lost one costs that step only. Without markers (CPU) a step is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmeter_native.attribution.classify import op_family
-from qmeter_native.attribution.timeline import union_of
+from qmeter_native.attribution.intervals import Intervals
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.op_family import OpFamily
 from qmeter_native.model.tables import KernelClassTable
 
-__all__ = ["StepSpans", "is_marker_class", "kernel_steps", "step_spans"]
+__all__ = ["StepSpans", "is_marker_class", "kernel_steps", "lost_steps", "step_spans", "traced_steps"]
 
 _Array = NDArray[Any]
 
@@ -37,7 +38,8 @@ class StepSpans:
         start_ns: Start of the begin marker, or of the host call.
         end_ns: End of the end marker, or of the host call.
         is_on_device: The span is the device's: both markers were found.
-        has_lost_marker: Markers were launched and not both found; no kernel is given to such a step.
+        has_lost_marker: Markers were launched and not both found; no kernel is given to such a step. While kernels are
+            not recorded no marker is found.
         stream: int64, stream of the markers; -1 where the span is the host's.
     """
 
@@ -47,11 +49,10 @@ class StepSpans:
     has_lost_marker: _Array
     stream: _Array
 
-    def on_device(self, capture: Capture, device: int) -> tuple[_Array, _Array]:
-        """Union of the spans of the steps of one device: starts and ends, in order."""
-        rows = np.flatnonzero(capture.steps.device == device)
-        rows = rows[np.argsort(self.start_ns[rows], kind="stable")]
-        return union_of(self.start_ns[rows], self.end_ns[rows])
+    def on_device(self, capture: Capture, device: int) -> Intervals:
+        """Union of the spans of the steps of one device."""
+        is_here = capture.steps.device == device
+        return Intervals.of(self.start_ns[is_here], self.end_ns[is_here])
 
 
 def is_marker_class(classes: KernelClassTable) -> _Array:
@@ -131,3 +132,52 @@ def _steps_at(time_ns: _Array, rows: _Array, spans: StepSpans) -> _Array:
     latest = np.searchsorted(spans.start_ns[rows], time_ns, "right") - 1
     row = rows.astype(np.int32)[np.maximum(latest, 0)]
     return np.where((latest >= 0) & (time_ns < spans.end_ns[row]), row, np.int32(-1))
+
+
+def traced_steps(capture: Capture, spans: StepSpans, traced: Mapping[int, Intervals]) -> _Array:
+    """Mask of the steps whose kernels count: begun in the traced time of their device.
+
+    Where that has several parts or leaves some of the measured window out, only steps that lie wholly inside and have
+    both markers count: of others just some kernels are known.
+
+    Args:
+        capture: The capture.
+        spans: When its steps ran.
+        traced: Traced time by device, as `traced_time` gives it.
+    """
+    manifest, steps = capture.manifest, capture.steps
+    result = np.zeros(len(steps), bool)
+    for device, time in traced.items():
+        is_here = steps.device == device
+        window = time.find(spans.start_ns)
+        is_counted = window >= 0
+        if time.total_ns < manifest.measure_end_ns - manifest.measure_start_ns:
+            last = time.find(np.maximum(spans.end_ns - 1, spans.start_ns))
+            is_counted &= (window == last) & ~spans.has_lost_marker
+        result[is_here] = is_counted[is_here]
+    return result
+
+
+def lost_steps(capture: Capture, spans: StepSpans, traced: Mapping[int, Intervals]) -> _Array:
+    """Mask of the steps whose markers are missing though kernels were recorded.
+
+    Where the measured window was traced in part, a step is lost if the steps with markers before and after it ran in
+    one traced window: at the edges of a window no marker is expected.
+    """
+    manifest, steps = capture.manifest, capture.steps
+    result: _Array = spans.has_lost_marker.copy()
+    for device, time in traced.items():
+        if time.total_ns == manifest.measure_end_ns - manifest.measure_start_ns:
+            continue
+        for process in np.unique(steps.process[steps.device == device]):
+            rows = np.flatnonzero((steps.process == process) & (steps.device == device))
+            rows = rows[np.argsort(steps.step[rows], kind="stable")]
+            found = np.flatnonzero(spans.is_on_device[rows])
+            after = np.searchsorted(found, np.arange(len(rows)))
+            is_between = (after > 0) & (after < len(found))
+            before_row, after_row = (rows[found[at]] for at in (after[is_between] - 1, after[is_between]))
+            is_one_window = np.zeros(len(rows), bool)
+            window = time.find(spans.start_ns[before_row])
+            is_one_window[is_between] = (window >= 0) & (window == time.find(spans.start_ns[after_row]))
+            result[rows] &= is_one_window
+    return result

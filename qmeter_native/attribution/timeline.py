@@ -41,7 +41,9 @@ class SharedTime:
     doubled_ns: int
 
 
-def share_time(start_ns: _Array, end_ns: _Array, cuts_ns: _Array) -> Iterator[SharedTime]:
+def share_time(
+    start_ns: _Array, end_ns: _Array, cuts_ns: _Array, is_counted: _Array | None = None
+) -> Iterator[SharedTime]:
     """Share the time of one device among its kernels.
 
     Args:
@@ -49,9 +51,11 @@ def share_time(start_ns: _Array, end_ns: _Array, cuts_ns: _Array) -> Iterator[Sh
         end_ns: int64, each at least the start.
         cuts_ns: int64, increasing, at least two. Only time between the first and the last counts; window ``w`` lies
             between cuts ``w`` and ``w + 1``.
+        is_counted: Mask of the windows that count; all if None.
 
     Yields:
-        The parts, chunk by chunk, in order of time. Kernels without length, or without any inside the cuts, have none.
+        The parts, chunk by chunk, in order of time. Kernels without length, or without any in a window that counts,
+        have none.
     """
     carried = np.empty(0, np.int64)
     for first in range(0, len(start_ns), _CHUNK_ROWS):
@@ -68,11 +72,14 @@ def share_time(start_ns: _Array, end_ns: _Array, cuts_ns: _Array) -> Iterator[Sh
         if not is_inside.all():
             row, start, end = row[is_inside], start[is_inside], end[is_inside]
         if len(row):
-            yield _share_chunk(row, start, end, cuts_ns)
+            yield _share_chunk(row, start, end, cuts_ns, is_counted)
 
 
-def _share_chunk(row: _Array, start: _Array, end: _Array, cuts_ns: _Array) -> SharedTime:
+def _share_chunk(row: _Array, start: _Array, end: _Array, cuts_ns: _Array, is_counted: _Array | None) -> SharedTime:
     row, start, end, window = _cut(row, start, end, cuts_ns)
+    if is_counted is not None:
+        kept = is_counted[window]
+        row, start, end, window = row[kept], start[kept], end[kept], window[kept]
     shared = end - start
     overlapped = np.zeros(len(row), np.int64)
     doubled = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qmeter_native.attribution.energy_pool import EnergyPool
-from qmeter_native.attribution.latency import Latencies, distribution, inter_token_latencies
+from qmeter_native.attribution.latency import Latencies, distribution, inter_token_latencies, sent_inside
 from qmeter_native.attribution.steps import StepSpans
 from qmeter_native.attribution.usage import DeviceUsage, KernelNames
 from qmeter_native.model.capture import Capture
@@ -25,8 +25,13 @@ def totals(
     latencies: Latencies,
     pool: EnergyPool,
 ) -> Totals:
-    """Totals. Tokens and energy count everything received and spent, latencies and throughput finished requests."""
-    manifest, requests = capture.manifest, capture.requests
+    """Totals of the requests sent inside the measured window.
+
+    Tokens and energy count everything received and spent, latencies and throughput finished requests.
+    """
+    manifest = capture.manifest
+    is_inside = sent_inside(manifest, capture.requests)
+    requests = capture.requests.take(is_inside)
     wall_s = ns_to_s(manifest.measure_end_ns - manifest.measure_start_ns)
     in_window = (spans.start_ns >= manifest.measure_start_ns) & (spans.start_ns < manifest.measure_end_ns)
     finished = requests.take(requests.is_finished)
@@ -47,10 +52,10 @@ def totals(
         request_throughput=per_second(len(finished)),
         output_throughput=per_second(finished_output),
         total_token_throughput=per_second(finished_prompt + finished_output),
-        ttft_s=distribution(latencies.ttft_s),
-        tpot_s=distribution(latencies.tpot_s),
+        ttft_s=distribution(latencies.ttft_s[is_inside]),
+        tpot_s=distribution(latencies.tpot_s[is_inside]),
         itl_s=distribution(inter_token_latencies(requests, capture.output_tokens)),
-        e2e_s=distribution(latencies.e2e_s),
+        e2e_s=distribution(latencies.e2e_s[is_inside]),
         energy_gross_j=pool.gross,
         energy_idle_j=pool.idle,
         energy_active_j=pool.active(),

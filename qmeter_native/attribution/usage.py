@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from qmeter_native.attribution.classify import op_family
 from qmeter_native.attribution.energy import EnergySplit, split_energy
 from qmeter_native.attribution.energy_windows import EnergyWindows, energy_windows
+from qmeter_native.attribution.intervals import Intervals
 from qmeter_native.attribution.shares import RULE_OF_FAMILY, Rides, ShareRule
 from qmeter_native.attribution.steps import StepSpans
 from qmeter_native.attribution.timeline import BusyTime, SharedTime, share_time
+from qmeter_native.attribution.traced_time import Pieces, traced_time
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo
 from qmeter_native.model.op_family import OpFamily
@@ -23,6 +25,8 @@ from qmeter_native.units import NS_PER_S
 __all__ = ["DeviceUsage", "KernelNames", "device_usage"]
 
 _Array = NDArray[Any]
+
+_FAMILIES: Final = tuple(OpFamily)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,14 @@ class KernelNames:
         of_class: int64, index into ``names`` of each kernel class.
         families: Family of each name.
         rule: int64, `ShareRule` of each name.
+        family: int64, position of each name's family in `OpFamily`.
     """
 
     names: list[str]
     of_class: _Array
     families: list[OpFamily]
     rule: _Array
+    family: _Array
 
     @classmethod
     def of(cls, classes: KernelClassTable) -> KernelNames:
@@ -52,6 +58,7 @@ class KernelNames:
             of_class=np.array([number[name] for name in classes.name.tolist()], np.int64),
             families=families,
             rule=np.array([RULE_OF_FAMILY[family] for family in families], np.int64),
+            family=np.array([_FAMILIES.index(family) for family in families], np.int64),
         )
 
     @property
@@ -62,10 +69,11 @@ class KernelNames:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUsage:
-    """What ran on one device inside the measured window.
+    """What ran on one device inside the measured window, as far as it was traced.
 
     Attributes:
         device: The device.
+        traced: The time in which kernels were recorded; all that follows is of this time.
         windows: What its energy sensor saw.
         split: That, split; None without a source.
         busy_ns, busy_in_steps_ns: Union of all kernels, and the part of it inside the device's steps.
@@ -76,9 +84,12 @@ class DeviceUsage:
         name_prefill_ns, name_ridden_ns: float64, time by name that prefills caused, and that any request caused.
         name_j, name_static_j: float64, energy by name, and the part of it that is idle power.
         step_ns, step_j: int64 and float64 ``(steps, rules)``, time and energy by step and rule of sharing.
+        window_family_ns: int64 ``(traced intervals, families)``, time by family in each traced interval.
+        window_busy_ns: int64, union of all kernels in each traced interval.
     """
 
     device: DeviceInfo
+    traced: Intervals
     windows: EnergyWindows
     split: EnergySplit | None
     busy_ns: int
@@ -94,6 +105,18 @@ class DeviceUsage:
     name_static_j: _Array
     step_ns: _Array
     step_j: _Array
+    window_family_ns: _Array
+    window_busy_ns: _Array
+
+    @property
+    def wall_ns(self) -> int:
+        """Length of the measured window."""
+        return int(self.windows.cuts_ns[-1] - self.windows.cuts_ns[0])
+
+    @property
+    def is_complete(self) -> bool:
+        """All of the measured window was traced."""
+        return self.traced.total_ns == self.wall_ns
 
 
 def device_usage(
@@ -104,24 +127,28 @@ def device_usage(
     is_here = kernels.device == device.index
     here = slice(None) if is_here.all() else np.flatnonzero(is_here)
     start_ns, end_ns = kernels.start_ns[here], kernels.end_ns[here]
-    windows = energy_windows(capture, device)
-    cuts_ns = windows.cuts_ns
-    step_bounds = (np.clip(bound, cuts_ns[0], cuts_ns[-1]) for bound in spans.on_device(capture, device.index))
-    step_start_ns, step_end_ns = step_bounds
+    windows, traced = energy_windows(capture, device), traced_time(capture, device.index)
+    pieces = Pieces.of(windows.cuts_ns, traced)
+    steps = spans.on_device(capture, device.index).intersect(traced)
     busy = BusyTime(start_ns, end_ns)
-    busy_by_window = busy.between(cuts_ns[:-1], cuts_ns[1:])
-    busy_in_steps_ns = int(busy.between(step_start_ns, step_end_ns).sum())
+    busy_by_piece = np.where(pieces.is_traced, busy.between(pieces.cuts_ns[:-1], pieces.cuts_ns[1:]), 0)
+    busy_in_steps_ns = int(busy.between(steps.start_ns, steps.end_ns).sum())
+    window_busy_ns = busy.between(traced.start_ns, traced.end_ns)
     del busy  # a quarter of all memory at 10^7 kernels
-    split = split_energy(windows, busy_by_window, device.idle_power_w)
-    sums = _Sums(names, rides, split)
-    sums.add_all(start_ns, end_ns, kernels.class_id[here], step_of_kernel[here], cuts_ns)
+    num_windows = len(windows.cuts_ns) - 1
+    busy_by_window = pieces.by_energy_window(busy_by_piece, num_windows)
+    traced_by_window = pieces.by_energy_window(pieces.length_ns, num_windows)
+    split = split_energy(windows, busy_by_window, traced_by_window, device.idle_power_w)
+    sums = _Sums(names, rides, split, pieces, len(traced))
+    sums.add_all(start_ns, end_ns, kernels.class_id[here], step_of_kernel[here], traced)
     return DeviceUsage(
         device=device,
+        traced=traced,
         windows=windows,
         split=split,
-        busy_ns=int(busy_by_window.sum()),
+        busy_ns=int(busy_by_piece.sum()),
         busy_in_steps_ns=busy_in_steps_ns,
-        steps_ns=int((step_end_ns - step_start_ns).sum()),
+        steps_ns=steps.total_ns,
         doubled_ns=sums.doubled_ns,
         calls=sums.calls,
         name_ns=_whole(sums.name_ns),
@@ -132,6 +159,8 @@ def device_usage(
         name_static_j=sums.name_static_j,
         step_ns=_whole(sums.step_ns).reshape(-1, len(ShareRule))[1:],
         step_j=sums.step_j.reshape(-1, len(ShareRule))[1:],
+        window_family_ns=_whole(sums.window_family_ns).reshape(-1, len(_FAMILIES)),
+        window_busy_ns=window_busy_ns,
     )
 
 
@@ -143,9 +172,13 @@ def _whole(sums: _Array) -> _Array:
 class _Sums:
     """Running sums by name and by step; step slot 0 is for kernels of no step."""
 
-    def __init__(self, names: KernelNames, rides: Rides, split: EnergySplit | None) -> None:
+    def __init__(
+        self, names: KernelNames, rides: Rides, split: EnergySplit | None, pieces: Pieces, num_traced: int
+    ) -> None:
         self._names = names
-        self._split = split
+        self._pieces = pieces
+        self._busy_w = None if split is None else split.busy_w[pieces.energy_window]
+        self._static_w = None if split is None or split.static_w is None else split.static_w[pieces.energy_window]
         self._prefill = np.concatenate([np.zeros(len(ShareRule)), rides.prefill_fraction().ravel()])
         self._is_ridden = np.concatenate([[False], rides.has_riders])
         num_names, num_slots = len(names.names), len(self._prefill)
@@ -154,16 +187,24 @@ class _Sums:
         self.name_prefill_ns, self.name_ridden_ns = np.zeros(num_names), np.zeros(num_names)
         self.name_j, self.name_static_j = np.zeros(num_names), np.zeros(num_names)
         self.step_ns, self.step_j = np.zeros(num_slots), np.zeros(num_slots)
+        self.window_family_ns = np.zeros(num_traced * len(_FAMILIES))
         self.doubled_ns = 0
 
-    def add_all(self, start_ns: _Array, end_ns: _Array, class_id: _Array, step_row: _Array, cuts_ns: _Array) -> None:
+    @property
+    def _is_complete(self) -> bool:
+        return bool(self._pieces.is_traced.all())
+
+    def add_all(self, start_ns: _Array, end_ns: _Array, class_id: _Array, step_row: _Array, traced: Intervals) -> None:
         """Add all kernels of a device, sorted by start."""
-        first, last = np.searchsorted(start_ns, (cuts_ns[0], cuts_ns[-1]))
-        calls_by_class = np.bincount(class_id[first:last], minlength=len(self._names.of_class))
-        np.add.at(self.calls, self._names.of_class, calls_by_class)
-        for part in share_time(start_ns, end_ns, cuts_ns):
+        num_classes = len(self._names.of_class)
+        for first, last in np.searchsorted(start_ns, np.stack([traced.start_ns, traced.end_ns], axis=1)).tolist():
+            np.add.at(self.calls, self._names.of_class, np.bincount(class_id[first:last], minlength=num_classes))
+        is_counted = None if self._is_complete else self._pieces.is_traced
+        for part in share_time(start_ns, end_ns, self._pieces.cuts_ns, is_counted):
             self.doubled_ns += part.doubled_ns
             self._add(part, self._names.of_class[class_id[part.row]], step_row[part.row].astype(np.int64) + 1)
+        if self._is_complete and len(traced):
+            self.window_family_ns += np.bincount(self._names.family, self.name_ns, len(_FAMILIES))
 
     def _add(self, part: SharedTime, name: _Array, step: _Array) -> None:
         num_names, num_slots = len(self.name_ns), len(self.step_ns)
@@ -173,12 +214,15 @@ class _Sums:
         self.step_ns += np.bincount(slot, shared, num_slots)
         self.name_ridden_ns += np.bincount(name, shared * self._is_ridden[step], num_names)
         self.name_prefill_ns += np.bincount(name, shared * self._prefill[slot], num_names)
+        if not self._is_complete:
+            cell = self._pieces.traced_window[part.window] * len(_FAMILIES) + self._names.family[name]
+            self.window_family_ns += np.bincount(cell, shared, len(self.window_family_ns))
         if part.doubled_ns:
             self.name_overlapped_ns += np.bincount(name, part.overlapped_ns, num_names)
-        if self._split is not None:
+        if self._busy_w is not None:
             shared /= NS_PER_S
-            joules = shared * self._split.busy_w[part.window]
+            joules = shared * self._busy_w[part.window]
             self.name_j += np.bincount(name, joules, num_names)
             self.step_j += np.bincount(slot, joules, num_slots)
-            if self._split.static_w is not None:
-                self.name_static_j += np.bincount(name, shared * self._split.static_w[part.window], num_names)
+        if self._static_w is not None:
+            self.name_static_j += np.bincount(name, shared * self._static_w[part.window], num_names)

@@ -22,6 +22,7 @@ __all__ = [
     "KernelRow",
     "LatencyParts",
     "PhaseRow",
+    "ProcessRow",
     "RequestBalance",
     "RequestRow",
     "TimeBalance",
@@ -300,8 +301,30 @@ class RequestRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """One traced process.
+
+    Attributes:
+        process: ProcessInfo.index.
+        pid, rank, host, command: As in `ProcessInfo`.
+        devices: DeviceInfo.index of the devices it ran kernels on.
+        num_kernels: Kernels recorded, in the measured window or not.
+        clock_offset_ns: CUPTI's clock less CLOCK_REALTIME there; None if it was not measured.
+    """
+
+    process: int
+    pid: int
+    rank: int | None
+    host: str
+    command: str
+    devices: tuple[int, ...]
+    num_kernels: int
+    clock_offset_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class AttributionReport:
-    """The whole answer. ``kernels`` is ranked by time."""
+    """The whole answer. ``kernels`` is ranked by time; ``coverage`` has one entry a device."""
 
     name: str
     devices: tuple[DeviceInfo, ...]
@@ -318,3 +341,4 @@ class AttributionReport:
     kernel_choice: KernelChoice | None = None
     explanations: tuple[RequestExplanation, ...] = ()
     work: WorkSummary | None = None
+    processes: tuple[ProcessRow, ...] = ()
