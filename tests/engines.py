@@ -30,13 +30,20 @@ class KeepingSink:
 
 
 class ScriptedEngine:
-    """Answers each request with one token per `receive`, in turn; can break after a number of tokens."""
+    """Answers each request with one token per `receive`, in turn; can break after a number of tokens.
+
+    ``total_tokens`` is what it says at the end of each request.
+    """
 
     info = EngineInfo("scripted", "1", "none")
 
-    def __init__(self, vocabulary: Vocabulary | None = None, breaks_after: int | None = None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary | None = None, breaks_after: int | None = None, total_tokens: int | None = None
+    ) -> None:
         self.vocabulary = vocabulary or Vocabulary(100, frozenset({0, 1}))
         self.breaks_after = breaks_after
+        self.total_tokens = total_tokens
+        self.num_prepared = 0
         self.prompts: dict[int, list[int]] = {}
         self.cancelled: list[int] = []
         self.submitted_ns: list[int] = []
@@ -59,7 +66,7 @@ class ScriptedEngine:
         if num_left > 1:
             self._pending.append((request, num_left - 1))
         self._num_sent += 1
-        return TokenChunk(request, time.time_ns(), 1, is_finished=num_left == 1, tokens=(7,))
+        return TokenChunk(request, time.time_ns(), 1, num_left == 1, tokens=(7,), total_tokens=self.total_tokens)
 
     def cancel(self, request: int) -> None:
         self.cancelled.append(request)

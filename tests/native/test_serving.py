@@ -8,18 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qmeter_native.capture.serving import RunPhase, RunStatus, ServingOptions, serve
+from qmeter_native.capture.serving import (
+    ExternalOptions,
+    RunPhase,
+    RunStatus,
+    ServingOptions,
+    ServingResult,
+    serve,
+    serve_external,
+)
 from qmeter_native.capture.session import SessionOptions
+from qmeter_native.engines.openai_server import OpenAIServer as Address
 from qmeter_native.engines.options import EngineOptions
 from qmeter_native.errors import EngineError
 from qmeter_native.model.activity_kind import ActivityKind
 from qmeter_native.model.phase import Phase
 from qmeter_native.workload.workload import Workload
-
-pytest.importorskip("torch")
+from tests.openai_server import OpenAIServer, ServerOptions
 
 
 def options(workload: Workload, model: str = "shape:tiny") -> ServingOptions:
+    pytest.importorskip("torch")
     engine = EngineOptions(model, device="cpu", max_context_len=workload.context_len)
     return ServingOptions(engine, workload, SessionOptions(device="cpu"), idle_s=0.0)
 
@@ -75,4 +84,61 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
 def test_an_engine_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         serve(tmp_path / "run.qmt", options(Workload(), model="shape:no-such-model"))
+    assert not (tmp_path / "run.qmt").exists()
+
+
+def external(server: OpenAIServer, workload: Workload) -> ExternalOptions:
+    return ExternalOptions(server.base_url, workload, session=SessionOptions(device="cpu"), idle_s=0.0)
+
+
+def codes(result: ServingResult) -> set[str]:
+    return {entry.code for entry in result.capture.manifest.validity}
+
+
+def test_a_server_that_runs_already_is_measured_by_its_clients(tmp_path: Path) -> None:
+    workload = Workload(num_requests=5, input_len=20, output_len=6)
+    seen: list[RunStatus] = []
+    with OpenAIServer() as server:
+        result = serve_external(tmp_path / "run.qmt", external(server, workload), observe=seen.append)
+        sent = {request.headers["x-request-id"] for request in server.received}
+    capture = result.capture
+    assert result.failure is None
+    assert capture.requests.num_output_tokens.tolist() == [6] * 5
+    assert set(capture.requests.name) <= sent
+    assert capture.output_tokens.num_tokens.sum() == 5 * 6
+    assert len(capture.kernels) == len(capture.steps) == 0
+    assert capture.manifest.engine is not None
+    assert capture.manifest.engine.name == "openai"
+    assert capture.manifest.measure_start_ns <= capture.requests.send_ns.min()
+    assert capture.manifest.workload["read_lag_max_s"] is None or capture.manifest.workload["read_lag_max_s"] >= 0
+    assert "kernels_absent" in codes(result)
+    assert RunPhase.WAITING in {status.phase for status in seen}
+
+
+def test_the_energy_of_a_server_on_another_host_is_not_that_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Address, "is_local", False)
+    with OpenAIServer() as server:
+        result = serve_external(tmp_path / "run.qmt", external(server, Workload(num_requests=1)))
+    assert "remote_server" in codes(result)
+    assert [device.energy_source for device in result.capture.manifest.devices] == [None]
+    assert "another host" in (result.capture.manifest.devices[0].energy_absent_reason or "")
+    assert len(result.capture.energy) == 0
+
+
+def test_a_server_that_fails_in_mid_run_leaves_a_capture_that_says_so(tmp_path: Path) -> None:
+    with OpenAIServer(ServerOptions(fault="cut", fault_from=5)) as server:
+        result = serve_external(tmp_path / "run.qmt", external(server, Workload(num_requests=3, output_len=5)))
+    assert result.failure is not None
+    assert "engine_failed" in codes(result)
+    assert result.capture.requests.is_finished.sum() == 2
+    assert result.capture.requests.num_output_tokens.sum() == 5 + 5 + 2
+
+
+def test_a_server_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
+    with OpenAIServer() as server:
+        gone = external(server, Workload())
+    with pytest.raises(EngineError, match="no server answers"):
+        serve_external(tmp_path / "run.qmt", gone)
     assert not (tmp_path / "run.qmt").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Event
 
 import numpy as np
+import pytest
 
 from qmeter_native.engines.protocol import Vocabulary
 from qmeter_native.workload.load_generator import Progress, run_workload, warm_up
@@ -89,6 +90,38 @@ def test_warm_up_uses_negative_numbers_and_prompts_that_do_not_come_again() -> N
     run_workload(engine, workload)
     warmed = {tuple(engine.prompts[request]) for request in (-1, -2)}
     assert warmed.isdisjoint(tuple(engine.prompts[request]) for request in range(3))
+
+
+def test_a_warm_up_that_is_stopped_gives_up_the_rest() -> None:
+    engine, stop = ScriptedEngine(), Event()
+    stop.set()
+    warm_up(engine, Workload(num_requests=1, input_len=2, output_len=9, num_warmup=2), stop)
+    assert sorted(engine.cancelled) == [-2, -1]
+
+
+@pytest.mark.parametrize(("total", "sizes"), [(5, [1, 4]), (2, [1, 1]), (1, [1, 0])])
+def test_what_the_total_has_more_than_the_chunks_is_counted_with_the_last_one(total: int, sizes: list[int]) -> None:
+    engine = ScriptedEngine(total_tokens=total)
+    seen: list[Progress] = []
+    result = run_workload(engine, Workload(num_requests=1, input_len=2, output_len=2), progress=seen.append)
+    assert result.output_tokens.num_tokens.tolist() == sizes
+    assert result.requests.num_output_tokens.tolist() == [total]
+    assert seen[-1].num_output_tokens == total
+
+
+def test_an_engine_is_told_how_many_requests_come_at_once() -> None:
+    engine = ScriptedEngine()
+    run_workload(engine, Workload(num_requests=3, input_len=2, output_len=1))
+    assert engine.num_prepared == 3
+    run_workload(engine, Workload(num_requests=3, arrival="poisson", rate_hz=500.0, input_len=2, output_len=1))
+    assert engine.num_prepared == 1
+
+
+def test_the_lags_of_generator_and_engine_are_in_the_description() -> None:
+    description = run_workload(ScriptedEngine(), Workload(num_requests=3, input_len=2, output_len=1)).description
+    assert 0 <= description["schedule_lag_mean_s"] <= description["schedule_lag_max_s"]
+    assert description["schedule_lag_p99_s"] <= description["schedule_lag_max_s"]
+    assert description["write_lag_max_s"] == 0.25
 
 
 def test_the_description_is_the_workload_and_what_became_of_it() -> None:
