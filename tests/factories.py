@@ -26,6 +26,7 @@ from qmeter_native.model.tables import (
     StepTable,
     TraceWindowTable,
 )
+from qmeter_native.storage.schema import SCHEMA_VERSION
 
 MARKER = "qmeter_step_marker"
 GEMM = "nvjet_tst_128x64_64x8_2x1_v_bz_TNT"
@@ -51,7 +52,7 @@ def device(index: int = 0, **changes: Any) -> DeviceInfo:
 def manifest(start_ns: int, end_ns: int, **changes: Any) -> Manifest:
     """A manifest whose measured window is the whole run; one device and one process unless said otherwise."""
     values: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "qmeter_version": "0.0.0",
         "start_ns": start_ns,
         "end_ns": end_ns,

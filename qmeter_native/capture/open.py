@@ -23,5 +23,5 @@ def open_capture(path: Path) -> Capture:
     if not (path / MANIFEST_FILE).exists() and is_unfinished(path):
         if any(map(is_being_written, (path / SPOOL_FOLDER).glob(f"*{SPOOL_SUFFIX}"))):
             raise CaptureError(f"{path} is still being recorded", "Wait until its run has ended, or end it.")
-        return finalize(path)
+        finalize(path)
     return read_capture(path)

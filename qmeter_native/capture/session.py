@@ -23,6 +23,7 @@ from qmeter_native.capture.session_state import STATE_NAME, SessionState
 from qmeter_native.errors import CaptureError, DeviceError, QmeterError, UsageError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, Validity
+from qmeter_native.storage.reader import read_capture
 from qmeter_native.storage.schema import SPOOL_FOLDER, SPOOL_SUFFIX
 from qmeter_native.units import mw_to_w, ns_to_s
 
@@ -197,7 +198,8 @@ class Session:
             CaptureError: The capture could not be written; its spools are still there.
         """
         self._stop()
-        return finalize(self.path, {self._spool_name: self._unwritten()})
+        finalize(self.path, {self._spool_name: self._unwritten()})
+        return read_capture(self.path)
 
     def __enter__(self) -> Session:
         return self

@@ -70,3 +70,7 @@ class Table:
     def take(self: _T, rows: NDArray[Any]) -> _T:
         """The rows that ``rows`` (indices or a mask) selects."""
         return type(self)(**{spec.name: getattr(self, spec.name)[rows] for spec in fields(self)})
+
+    def slice(self: _T, start: int, stop: int) -> _T:
+        """The rows from ``start`` up to ``stop``: views, not copies."""
+        return type(self)(**{spec.name: getattr(self, spec.name)[start:stop] for spec in fields(self)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -64,7 +64,7 @@ def read_manifest(path: Path) -> tuple[Manifest, list[TableFile]]:
         )
     try:
         return _manifest(document), [_from_json(TableFile, entry) for entry in document["tables"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DamagedCaptureError(f"{path / MANIFEST_FILE} is incomplete: {error}", _COPY_HINT) from error
 
 
@@ -103,12 +103,19 @@ def _no_manifest(path: Path) -> ForeignCaptureError | DamagedCaptureError:
 def _manifest(document: dict[str, Any]) -> Manifest:
     nested = {
         "devices": tuple(_from_json(DeviceInfo, entry) for entry in document["devices"]),
-        "processes": tuple(_from_json(ProcessInfo, entry) for entry in document["processes"]),
+        "processes": tuple(_process(entry) for entry in document["processes"]),
         "engine": None if document.get("engine") is None else _from_json(EngineInfo, document["engine"]),
         "loss": _from_json(LossReport, document.get("loss", {})),
         "validity": tuple(_from_json(Validity, entry) for entry in document.get("validity", [])),
     }
     return _from_json(Manifest, {**document, **nested})
+
+
+def _process(entry: dict[str, Any]) -> ProcessInfo:
+    info = _from_json(ProcessInfo, entry)
+    offsets = info.clock_offset_range_ns
+    range_ns = None if offsets is None else (int(offsets[0]), int(offsets[1]))
+    return replace(info, gpu_uuids=tuple(info.gpu_uuids), clock_offset_range_ns=range_ns)
 
 
 def _from_json(cls: type[_T], entry: dict[str, Any]) -> _T:

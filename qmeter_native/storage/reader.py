@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import numpy as np
-
 from qmeter_native.errors import CaptureError, DamagedCaptureError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.table import Table
-from qmeter_native.model.tables import TABLES
+from qmeter_native.model.tables import TABLES, KernelTable
 from qmeter_native.storage.manifest import TableFile, crc32_of, read_manifest
 
 __all__ = ["read_capture"]
@@ -57,10 +55,4 @@ def _check(path: Path, file: TableFile) -> None:
 def _read(kind: type[_T], path: Path, files: list[TableFile]) -> _T:
     from qmeter_native.storage.table_files import read_table
 
-    parts = [read_table(kind, path / file.file, file.rows) for file in files]
-    if len(parts) == 1:
-        return parts[0]
-    joined = kind.concat(parts)
-    if kind.NAME == "kernels":
-        return joined.take(np.argsort(joined.start_ns, kind="stable"))  # type: ignore[attr-defined]
-    return joined
+    return read_table(kind, [(path / file.file, file.rows) for file in files], by_start=kind is KernelTable)

@@ -13,7 +13,7 @@ from qmeter_native.model.table import Table
 from qmeter_native.model.tables import TABLES, KernelClassTable, KernelTable, StepTable
 from qmeter_native.storage.spool import SpoolContents
 
-__all__ = ["join_spools"]
+__all__ = ["join_classes", "join_spools"]
 
 _ORDER = {
     "kernels": "start_ns",
@@ -21,19 +21,25 @@ _ORDER = {
     "energy": "high_ns",
     "power": "time_ns",
     "clocks": "time_ns",
+    "preemptions": "time_ns",
 }
 """Tables that are in order of time, and by which column."""
 
 
-def join_spools(spools: Sequence[SpoolContents]) -> dict[str, Table]:
+def join_spools(spools: Sequence[SpoolContents], processes: Sequence[int] | None = None) -> dict[str, Table]:
     """One table of each kind, by name, ready for `qmeter_native.model.Capture`.
 
-    The spool at position ``i`` becomes process ``i``. Classes that are the same in several spools become one; kernels
-    are sorted by start, steps by process and step. ``device`` numbers are left as recorded.
+    Classes that are the same in several spools become one; kernels are sorted by start, steps by process and step.
+    Numbers of devices and requests are left as recorded.
+
+    Args:
+        spools: Contents of the spools.
+        processes: For each spool the number of its process; by default its position.
     """
+    processes = range(len(spools)) if processes is None else processes
     parts: dict[str, list[Table]] = {table.NAME: [] for table in TABLES}
-    classes, class_maps = _join_classes([cast(KernelClassTable, spool.tables["kernel_classes"]) for spool in spools])
-    for process, (spool, class_map) in enumerate(zip(spools, class_maps, strict=True)):
+    classes, class_maps = join_classes(spools)
+    for spool, class_map, process in zip(spools, class_maps, processes, strict=True):
         for table in TABLES:
             parts[table.NAME].append(_of_process(spool.tables[table.NAME], process))
         kernels = cast(KernelTable, parts["kernels"].pop())
@@ -47,6 +53,19 @@ def join_spools(spools: Sequence[SpoolContents]) -> dict[str, Table]:
     return joined
 
 
+def join_classes(spools: Sequence[SpoolContents]) -> tuple[KernelClassTable, list[NDArray[Any]]]:
+    """The distinct kernel classes of all spools, and for each spool the new id (int32) of each of its classes."""
+    ids: dict[tuple[Any, ...], int] = {}
+    maps = []
+    for spool in spools:
+        table = spool.tables[KernelClassTable.NAME]
+        rows = zip(*(getattr(table, spec.name).tolist() for spec in fields(table)), strict=True)
+        maps.append(np.fromiter((ids.setdefault(row, len(ids)) for row in rows), "i4", len(table)))
+    columns = zip(*ids, strict=True) if ids else ([] for _ in fields(KernelClassTable))
+    named = {spec.name: list(values) for spec, values in zip(fields(KernelClassTable), columns, strict=True)}
+    return KernelClassTable.from_columns(**named), maps
+
+
 def _of_process(table: Table, process: int) -> Table:
     if not any(spec.name == "process" for spec in fields(table)):
         return table
@@ -57,15 +76,3 @@ def _sorted(table: Table, key: NDArray[Any]) -> Table:
     if np.all(key[:-1] <= key[1:]):
         return table
     return table.take(np.argsort(key, kind="stable"))
-
-
-def _join_classes(tables: Sequence[KernelClassTable]) -> tuple[KernelClassTable, list[NDArray[Any]]]:
-    """The distinct classes of all tables, and for each table the new id of each of its rows."""
-    ids: dict[tuple[Any, ...], int] = {}
-    maps = []
-    for table in tables:
-        rows = zip(*(getattr(table, spec.name).tolist() for spec in fields(table)), strict=True)
-        maps.append(np.fromiter((ids.setdefault(row, len(ids)) for row in rows), "i4", len(table)))
-    columns = zip(*ids, strict=True) if ids else ([] for _ in fields(KernelClassTable))
-    named = {spec.name: list(values) for spec, values in zip(fields(KernelClassTable), columns, strict=True)}
-    return KernelClassTable.from_columns(**named), maps

@@ -1,9 +1,12 @@
-"""Writing a capture."""
+"""Writing a capture, whole or table by table."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +14,13 @@ import numpy as np
 
 from qmeter_native.errors import CaptureError, ForeignCaptureError
 from qmeter_native.model.capture import Capture
-from qmeter_native.model.manifest import ProcessInfo
+from qmeter_native.model.manifest import Manifest, ProcessInfo
 from qmeter_native.model.table import Table
 from qmeter_native.model.tables import TABLES, RangeTable
 from qmeter_native.storage.manifest import TableFile, crc32_of, manifest_json
-from qmeter_native.storage.schema import MANIFEST_FILE, SCHEMA_VERSION, table_file
+from qmeter_native.storage.schema import MANIFEST_FILE, PART_ROWS, SCHEMA_VERSION, table_file
 
-__all__ = ["write_capture"]
+__all__ = ["CaptureWriter", "capture_writer", "write_capture"]
 
 
 def write_capture(capture: Capture, path: str | Path) -> None:
@@ -31,65 +34,120 @@ def write_capture(capture: Capture, path: str | Path) -> None:
         ForeignCaptureError: ``path`` is a file.
         CaptureError: ``path`` already holds a capture, or cannot be written (no space, no permission).
     """
+    with capture_writer(path) as writer:
+        for kind in TABLES:
+            writer.write(getattr(capture, kind.NAME), capture.manifest.processes)
+        writer.finish(capture.manifest)
+
+
+@contextmanager
+def capture_writer(path: str | Path) -> Iterator[CaptureWriter]:
+    """Write a capture table by table. What was written is removed if the body raises, or did not finish it.
+
+    Raises:
+        ForeignCaptureError: ``path`` is a file.
+        CaptureError: ``path`` already holds a capture, or cannot be written (no space, no permission).
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ForeignCaptureError(f"{path} is a file; no capture can be written there", "Choose another name.")
     if (path / MANIFEST_FILE).exists():
         raise CaptureError(f"{path} already holds a capture", "Choose another name, or remove it first.")
+    writer = CaptureWriter(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        files = [_write(part, path / name, process) for part, name, process in _parts(capture)]
-        manifest = replace(capture.manifest, schema_version=SCHEMA_VERSION)
-        _replace_text(path / MANIFEST_FILE, manifest_json(manifest, files))
+        yield writer
     except OSError as error:
         raise CaptureError(
             f"the capture {path} cannot be written: {error.strerror or error}",
             "Make room or choose another folder. What was spooled before stays readable.",
         ) from error
+    finally:
+        writer.close()
 
 
-def _parts(capture: Capture) -> Iterator[tuple[Table, str, ProcessInfo | None]]:
-    """Each table that has rows, or each process's part of it, with its file name.
+class CaptureWriter:
+    """Writes the files of a capture in a thread of its own, one after the other. See `capture_writer`."""
 
-    Ranges stay whole: kernels name them by row.
-    """
-    known = [process.index for process in capture.manifest.processes]
-    for kind in TABLES:
-        table: Table = getattr(capture, kind.NAME)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "capture-writer")
+        self._under_way: Future[None] | None = None
+        self._files: list[TableFile] = []
+        self._num_parts: Counter[tuple[str, int | None]] = Counter()
+        self._is_finished = False
+
+    def write(self, table: Table, processes: tuple[ProcessInfo, ...]) -> None:
+        """Write rows of a table, after those that were written before; each process's have files of their own.
+
+        Returns when the files before are written: of what is given here, the last may still be under way, and must
+        not be changed.
+
+        Ranges stay whole: kernels name them by row.
+
+        Raises:
+            ValueError: A row names a process that is not in ``processes``.
+            OSError: A file cannot be written.
+        """
         process_of_row = getattr(table, "process", None)
-        if len(table) == 0:
-            continue
-        if process_of_row is None or kind is RangeTable:
-            yield table, table_file(kind.NAME, None), None
-            continue
-        if not np.isin(process_of_row, known).all():
-            raise ValueError(f"{kind.NAME} has rows of a process that the manifest does not list")
-        for process in capture.manifest.processes:
+        if process_of_row is None or isinstance(table, RangeTable):
+            self._write_rows(table, None)
+            return
+        if not np.isin(process_of_row, [process.index for process in processes]).all():
+            raise ValueError(f"{table.NAME} has rows of a process that the manifest does not list")
+        for process in processes:
             is_its_row = process_of_row == process.index
-            if is_its_row.any():
-                part = table if is_its_row.all() else table.take(np.flatnonzero(is_its_row))
-                yield part, table_file(kind.NAME, process), process
+            self._write_rows(table if is_its_row.all() else table.take(np.flatnonzero(is_its_row)), process)
 
+    def finish(self, manifest: Manifest) -> None:
+        """Write the manifest. The capture is whole then."""
+        self._wait()
+        _replace_text(
+            self._path / MANIFEST_FILE, manifest_json(replace(manifest, schema_version=SCHEMA_VERSION), self._files)
+        )
+        self._is_finished = True
 
-def _write(table: Table, path: Path, process: ProcessInfo | None) -> TableFile:
-    from qmeter_native.storage.table_files import write_table
+    def close(self) -> None:
+        """Remove what was written, unless it was finished. Idempotent."""
+        self._thread.shutdown()
+        if not self._is_finished:
+            for file in self._files:
+                (self._path / file.file).unlink(missing_ok=True)
 
-    temporary = path.with_suffix(".tmp")
-    try:
-        write_table(table, temporary)
-        _sync(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return TableFile(
-        table=type(table).NAME,
-        file=path.name,
-        rows=len(table),
-        bytes=path.stat().st_size,
-        crc32=crc32_of(path),
-        process=None if process is None else process.index,
-    )
+    def _write_rows(self, table: Table, process: ProcessInfo | None) -> None:
+        for first in range(0, len(table), PART_ROWS):
+            part = table.slice(first, first + PART_ROWS)
+            key = (table.NAME, None if process is None else process.index)
+            path = self._path / table_file(table.NAME, process, self._num_parts[key])
+            self._num_parts[key] += 1
+            self._wait()
+            self._under_way = self._thread.submit(self._write_file, part, path, process)
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+
+    def _write_file(self, table: Table, path: Path, process: ProcessInfo | None) -> None:
+        from qmeter_native.storage.table_files import write_table
+
+        temporary = path.with_suffix(".tmp")
+        try:
+            write_table(table, temporary)
+            _sync(temporary)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._files.append(
+            TableFile(
+                table=type(table).NAME,
+                file=path.name,
+                rows=len(table),
+                bytes=path.stat().st_size,
+                crc32=crc32_of(path),
+                process=None if process is None else process.index,
+            )
+        )
 
 
 def _replace_text(path: Path, text: str) -> None:

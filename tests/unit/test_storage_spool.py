@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmeter_native.errors import CaptureNotFoundError, ForeignCaptureError, NewerSchemaError
-from qmeter_native.model.tables import TABLES
+from qmeter_native.model.tables import TABLES, RequestIdTable
 from qmeter_native.storage import join_spools, read_spool
 from qmeter_native.storage.spool_records import BLOCK_MAGIC, RECORD_DTYPES, RECORD_TABLES, RecordKind
 
@@ -131,7 +131,7 @@ def test_every_kind_of_record_becomes_rows_of_its_table(tmp_path: Path) -> None:
     for kind, dtype in RECORD_DTYPES.items():
         spool.records(kind, {name: 1 for name in dtype.names or () if name != "class_id"})
     tables = read_spool(spool.write(tmp_path / "a.qms")).tables
-    assert set(tables) == {table.NAME for table in TABLES}
+    assert set(tables) == {table.NAME for table in (*TABLES, RequestIdTable)}
     for kind, table in RECORD_TABLES.items():
         columns = tables[table.NAME]
         assert len(columns) == 1
