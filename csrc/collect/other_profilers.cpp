@@ -1,5 +1,7 @@
 #include "collect/other_profilers.h"
 
+#include <dlfcn.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -31,6 +33,14 @@ constexpr Sign kVariables[] = {
     {"NV_COMPUTE_PROFILER_", "Nsight Compute"},
 };
 
+// The file that this code is in: libqmeter_inject.so or the extension.
+std::string own_file() {
+  Dl_info info{};
+  const bool is_known = dladdr(reinterpret_cast<void*>(&visible_profilers), &info) != 0;
+  const std::string path = is_known && info.dli_fname != nullptr ? info.dli_fname : "";
+  return path.substr(path.rfind('/') + 1);
+}
+
 void add(std::string& all, const std::string& who) {
   if (all.find(who) != std::string::npos) return;
   all += (all.empty() ? "" : ", ") + who;
@@ -40,11 +50,14 @@ void add(std::string& all, const std::string& who) {
 
 std::string visible_profilers() {
   std::string all;
+  const std::string own = own_file();
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     for (const Sign& sign : kVariables) {
       // An injected library is named by its own variable.
-      if (std::strncmp(*entry, sign.text, std::strlen(sign.text)) == 0)
+      if (std::strncmp(*entry, sign.text, std::strlen(sign.text)) != 0) continue;
+      if (own.empty() || std::strstr(*entry, own.c_str()) == nullptr) {
         add(all, *sign.who != '\0' ? sign.who : *entry);
+      }
     }
   }
   std::ifstream maps("/proc/self/maps");
