@@ -67,8 +67,10 @@ def read_model_config(config: Mapping[str, Any] | None) -> tuple[ModelConfig | N
     text = config.get("text_config")
     fields: Mapping[str, Any] = text if isinstance(text, Mapping) else config
     model_type = str(fields.get("model_type", ""))
+    if not model_type:
+        return None, "the model's config.json does not name its architecture"
     if model_type not in _DENSE | _MIXTURES:
-        return None, f"the work model does not know the architecture {model_type or 'without a model_type'!r}"
+        return None, f"the work model does not know the architecture {model_type!r}"
     needed = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "intermediate_size")
     missing = [name for name in needed if not isinstance(fields.get(name), int)]
     if missing:

@@ -10,7 +10,11 @@ from qmeter_native.model.op_family import OpFamily
 
 GEMM, ATTENTION, NORM, ACTIVATION = OpFamily.GEMM, OpFamily.ATTENTION, OpFamily.NORM, OpFamily.ACTIVATION
 MEMORY, SAMPLING, KV_CACHE, QUANTIZE = OpFamily.MEMORY, OpFamily.SAMPLING, OpFamily.KV_CACHE, OpFamily.QUANTIZE
+DEQUANTIZE = OpFamily.DEQUANTIZE
 NATIVE = "void at::native::"
+MACHETE = "void cutlass::device_kernel<cutlass::gemm::kernel::GemmUniversal<cute::tuple<int, int, int, int>, machete::MacheteCollectiveMma<cute::tuple<"
+MACHETE_LAYOUT = ", cutlass::bfloat16_t>, machete::PrepackedLayoutBTemplate<cutlass::bfloat16_t"
+FLASH_3 = "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::CollectiveMainloopFwdSm90<2, cute::tuple<cute::C<1>, cute::C<1>, cute::C<1> >, cute::tuple<cute::C<128>, cute::C<176>, cute::C<128> >, 128, "
 
 KERNELS = [
     ("qmeter_step_marker", OpFamily.METER, None),
@@ -29,7 +33,6 @@ KERNELS = [
     ("void marlin::Marlin<__nv_bfloat16, 1049600, 1125899906909960, 256, 1, 8, 8, true, 4, 8, false>(int4 const*, int4 const*)", GEMM, "W4A16-INT"),
     ("void marlin::Marlin<half, 2814749767172868, 1125899906910725, 256, 1, 8, 8, true, 4, 8, false>", GEMM, "W8A16-FP"),
     ("void marlin::Marlin<half, 16779264, 1125899906910725, 256, 1, 8, 8, true, 4, 8, false>", GEMM, "W8A16-INT"),
-    ("void cutlass::device_kernel<machete::MacheteKernelTemplate<cutlass::half_t, cutlass::vllm_uint4b8_t, cutlass::half_t, float>::GemmKernel>", GEMM, "W4A16-INT"),
     ("void vllm::awq::gemm_forward_4bit_cuda_m16nXk32<128>", GEMM, None),
     ("awq_gemm_kernel", GEMM, "W4A16-INT"),
     ("void vllm::gptq::gemm_half_q_half_gptq_4bit_kernel<true, 1>(__half const*, unsigned int const*)", GEMM, "W4A16-INT"),
@@ -103,7 +106,99 @@ KERNELS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "family", "expected_scheme"), KERNELS, ids=[name[:60] for name, _, _ in KERNELS])
+# Names of vLLM 0.26, as its libraries and its Python source have them.
+VLLM_KERNELS = [
+    (MACHETE + "cutlass::integer_subbyte<4, false>" + MACHETE_LAYOUT, GEMM, "W4A16-INT"),
+    (MACHETE + "cutlass::vllm_biased_integer_subbyte<4, 8, false>" + MACHETE_LAYOUT, GEMM, "W4A16-INT"),
+    (MACHETE + "cutlass::vllm_biased_integer_subbyte<8, 128, false>" + MACHETE_LAYOUT, GEMM, "W8A16-INT"),
+    (MACHETE + "unsigned char, cutlass::bfloat16_t" + MACHETE_LAYOUT, GEMM, "W8A16-INT"),
+    ("void machete::prepack_B_kernel<128, machete::PrepackedLayoutBTemplate<cutlass::bfloat16_t, cutlass::integer_subbyte<4, false>, cutlass::bfloat16_t, float, cutlass::layout::ColumnMajor, cutlass::gemm::KernelTmaWarpSpecializedCooperative>>", QUANTIZE, "W4A16-INT"),
+    ("void marlin::Marlin<1125899906909960l, 1125899907892224l, 1125899906909960l, 1125899906909960l, 128, 1, 4, 8, false, 4, 2, false>(int4 const*)", GEMM, "W4A16-INT"),
+    ("void marlin::Marlin<1125899906910725l, 1125899923621888l, 1125899906910725l, 1125899906910725l, 128, 1, 4, 8, false, 4, 2, false>(int4 const*)", GEMM, "W8A16-INT"),
+    ("void marlin::Marlin<1125899906909960l, 2814749767172868l, 1125899906909960l, 1125899906909960l, 128, 1, 4, 8, false, 4, 2, false>(int4 const*)", GEMM, "W8A16-FP"),
+    ("void marlin::Marlin<1125899906909960l, 562949953487106l, 1125899906909960l, 2814749767172868l, 128, 1, 4, 8, false, 4, 2, false>(int4 const*)", GEMM, "W4A16-FP"),
+    ("void marlin::Marlin<1125899906909952l, 1125899907892224l, 1125899906909960l, 1125899906909960l, 128, 1, 4, 8, false, 4, 2, false>(int4 const*)", GEMM, "W4A8-INT"),
+    ("void marlin::Marlin<2814749767172868l, 1125899907892224l, 1125899906909960l, 1125899906909960l, 128, 1, 4, 8, false, 4, 2, false>(int4 const*)", GEMM, "W4A8-FP"),
+    ("void marlin::gptq_marlin_repack_kernel<256, 4, false, false>(unsigned int const*)", QUANTIZE, "W4A16-INT"),
+    ("marlin::permute_cols_kernel(int4 const*, int const*, int4*, int, int, int, int)", MEMORY, "W4A16-INT"),
+    ("marlin_int4_fp8_preprocess_kernel_awq(int const*, int*, int const*, int, int, int)", QUANTIZE, "W4A16-INT"),
+    ("permute_cols_kernel(int4 const*, int const*, int4*, int, int, int)", MEMORY, None),
+    ("void cutlass::device_kernel<vllm::cutlass_3x_gemm_sm90_fp8<cutlass::float_e4m3_t, cutlass::bfloat16_t, vllm::c3x::ScaledEpilogue, cute::tuple<cute::C<128>>>::GemmKernel>", GEMM, "W8A8-FP"),
+    ("void cutlass::device_kernel<vllm::cutlass_3x_gemm_fp8_blockwise<cutlass::bfloat16_t, 128, 1, 128, cute::tuple<cute::C<128>>>::GemmKernel>", GEMM, "W8A8-FP"),
+    ("void cutlass::device_kernel<vllm::cutlass_3x_gemm<signed char, cutlass::bfloat16_t, vllm::c3x::ScaledEpilogue, cute::tuple<cute::C<128>>>::GemmKernel>", GEMM, "W8A8-INT"),
+    ("nvjet_sm90_qqtst_128x256_128x6_2x1_v_bz_coopA_TNT", GEMM, "W8A8-FP"),
+    ("void vllm::dynamic_per_token_scaled_fp8_quant_kernel_strided<c10::Half, c10::Float8_e4m3fn>(c10::Float8_e4m3fn*, float*)", QUANTIZE, "fp8"),
+    ("void vllm::segmented_max_reduction_strided<c10::Half, c10::Float8_e4m3fn>(float*, c10::Half const*, int, long, long)", QUANTIZE, "fp8"),
+    ("void per_token_group_quant_8bit_kernel<c10::BFloat16, c10::Float8_e4m3fn, false, false, float>(c10::BFloat16 const*, void*, float*)", QUANTIZE, "fp8"),
+    ("void vllm::cvt_fp16_to_fp4<__nv_bfloat16, false>(int, int, int, int, __nv_bfloat16 const*)", QUANTIZE, "bf16"),
+    ("void hadacore::hadamard_transform_kernel<1l, 1l, 1l, 24l, false, (c10::ScalarType)15>(unsigned short*)", QUANTIZE, None),
+    ("triton_red_fused__to_copy_abs_amax_clamp_div_view_2", QUANTIZE, None),
+    ("void vllm::rms_norm_kernel<c10::BFloat16, 16, 2, false>(c10::BFloat16*, c10::BFloat16 const*)", NORM, "bf16"),
+    ("void vllm::rms_norm_dynamic_per_token_quant_kernel<c10::BFloat16, c10::Float8_e4m3fn, false>(c10::Float8_e4m3fn*)", NORM, "fp8"),
+    ("triton_red_fused__to_copy_add_embedding_mean_mul_pow_rsqrt_0", NORM, None),
+    ("triton_red_fused__to_copy_abs_add_amax_clamp_mean_mul_pow_rsqrt_3", NORM, None),
+    ("void vllm::act_and_mul_quant_kernel<c10::Half, &(c10::Half vllm::silu_kernel<c10::Half>(c10::Half const&)), c10::Float8_e4m3fn>(c10::Float8_e4m3fn*)", ACTIVATION, "fp8"),
+    ("void vllm::silu_and_mul_per_block_quant_kernel<c10::Half, c10::Float8_e4m3fn, false, 128>(c10::Float8_e4m3fn*)", ACTIVATION, "fp8"),
+    ("triton_red_fused__to_copy_abs_amax_clamp_mul_silu_slice_4", ACTIVATION, None),
+    ("void tensorrt_llm::kernels::fusedQKNormRopeKernel<c10::BFloat16, c10::BFloat16, 128, false>(void*, int, int)", ACTIVATION, "bf16"),
+    (FLASH_3 + "cutlass::bfloat16_t, float, cutlass::arch::Sm90, true, false>>>", ATTENTION, "bf16"),
+    (FLASH_3 + "cutlass::float_e4m3_t, float, cutlass::arch::Sm90, true, false>>>", ATTENTION, "fp8"),
+    ("void cutlass::device_kernel<flash::FlashAttnFwdCombine<cute::tuple<cute::C<16>, cute::C<64> >, 4, 256, 1, false, false, cutlass::bfloat16_t, float, cutlass::arch::Sm90> >", ATTENTION, "bf16"),
+    ("void flash::prepare_varlen_num_blocks_kernel<1, true>(int, int, int, int const*, cutlass::FastDivmod)", ATTENTION, None),
+    ("void vllm::merge_attn_states_kernel<__nv_bfloat16, __nv_bfloat16, 128u, false>(__nv_bfloat16*)", ATTENTION, "bf16"),
+    ("kernel_unified_attention", ATTENTION, None),
+    ("reduce_segments", ATTENTION, None),
+    ("_fwd_grouped_kernel_stage1", ATTENTION, None),
+    ("_tq_decode_stage1", ATTENTION, None),
+    ("void vllm::reshape_and_cache_flash_kernel<__nv_bfloat16, __nv_bfloat16, (vllm::Fp8KVCacheDataType)0>(__nv_bfloat16 const*)", KV_CACHE, "bf16"),
+    ("reshape_and_cache_kernel_flash", KV_CACHE, None),
+    ("_reshape_cache_per_token_head", KV_CACHE, None),
+    ("void vllm::cp_gather_cache<int, 0>(int const*)", KV_CACHE, None),
+    ("_zero_kv_blocks_kernel", KV_CACHE, None),
+    ("vllm::gptq::shuffle_4bit_kernel(unsigned int*, int, int)", QUANTIZE, "W4A16-INT"),
+    ("vllm::gptq::reconstruct_exllama_4bit_kernel(unsigned int const*, int const*)", DEQUANTIZE, "W4A16-INT"),
+    ("void vllm::gptq::gemm_half_q_half_gptq_4bit_kernel<true, 1>(__half const*, unsigned int const*)", GEMM, "W4A16-INT"),
+    ("vllm::gptq::gemm_half_q_half_alt_8bit_kernel(__half2 const*, unsigned int const*)", GEMM, "W8A16-INT"),
+    ("void allspark::ampere_hgemm_W8A16_perc_f16_f16_MtilexNtilex32_mma16816_multistage_AN_BTN32K16_CN_splitk_kernel<__nv_bfloat16, unsigned char>", GEMM, "W8A16-INT"),
+    ("void allspark::f16_gemm_splitk_reduce_kernel<__nv_bfloat16>(__nv_bfloat16 const*)", GEMM, "bf16"),
+    ("void allspark::rearrange_kn_weight_as_n32k16_order_ldg16_kernel<__nv_bfloat16>(unsigned char const*)", QUANTIZE, "bf16"),
+    ("triton_w4a16_gemm_kernel", GEMM, "W4A16-INT"),
+    ("_w8a8_triton_block_scaled_mm", GEMM, "W8A8-FP"),
+    ("_w8a8_block_int8_matmul", GEMM, "W8A8-INT"),
+    ("void deep_gemm::sm90_fp8_gemm_1d2d_impl<0u, 4096u, 14336u, 1u, 64u>", GEMM, "W8A8-FP"),
+    ("kgemm_4bit_inference_naive<__nv_bfloat16, 128, 16>", GEMM, "W4A16-NF"),
+    ("void at::native::tinygemm_m16n8k16_chunk_kernel<at::native::ALayout_RM<0>>", GEMM, "W4A16-INT"),
+    ("gemm_splitK_INT_kernel", GEMM, None),
+    ("_prepare_prefill_inputs_kernel", MEMORY, None),
+    ("_prepare_pos_seq_lens_kernel", MEMORY, None),
+    ("_compute_slot_mappings_kernel", MEMORY, None),
+    ("_gather_block_tables_kernel", MEMORY, None),
+    ("_apply_write_kernel", MEMORY, None),
+    ("_expand_idx_mapping_kernel", MEMORY, None),
+    ("_post_update_num_computed_tokens_kernel", MEMORY, None),
+    ("eagle_step_slot_mapping_metadata_kernel", MEMORY, None),
+    ("_combine_sampled_and_draft_tokens_kernel", SAMPLING, None),
+    ("_get_num_sampled_and_rejected_kernel", SAMPLING, None),
+    ("_post_update_kernel", SAMPLING, None),
+    ("_gumbel_sample_kernel", SAMPLING, None),
+    ("_temperature_kernel", SAMPLING, None),
+    ("_topk_log_softmax_kernel", SAMPLING, None),
+    ("_ranks_kernel", SAMPLING, None),
+    ("_min_p_kernel", SAMPLING, None),
+    ("_bad_words_kernel", SAMPLING, None),
+    ("_apply_grammar_bitmask_kernel", SAMPLING, None),
+    ("_compute_local_logits_stats_kernel", SAMPLING, None),
+    ("void vllm::apply_repetition_penalties_kernel<c10::BFloat16>(c10::BFloat16*)", SAMPLING, "bf16"),
+    ("void vllm::tensorrt_llm::minimax_reduce_rms_kernel_lamport<__nv_bfloat16, 2>", OpFamily.COMMUNICATION, "bf16"),
+    ("void router_gemm_kernel<c10::BFloat16>", OpFamily.MOE, "bf16"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "expected_scheme"),
+    KERNELS + VLLM_KERNELS,
+    ids=[name[:60] for name, _, _ in KERNELS + VLLM_KERNELS],
+)
 def test_a_name_tells_its_family_and_scheme(name: str, family: OpFamily, expected_scheme: str | None) -> None:
     assert op_family(name) is family
     assert scheme(name) == expected_scheme
