@@ -10,6 +10,7 @@ from threading import Event
 from qmeter_native.capture.driving import RunPhase, RunStatus, drive
 from qmeter_native.capture.lazy_marker import LazyMarker
 from qmeter_native.capture.native import load_native
+from qmeter_native.capture.no_tracing import record_no_tracing
 from qmeter_native.capture.session import Session, SessionOptions
 from qmeter_native.capture.step_recorder import StepRecorder
 from qmeter_native.engines.openai_server import OpenAIServer
@@ -160,6 +161,7 @@ def _captured(
 
 
 def _warn_of_the_unseen(session: Session, base_url: str, is_local: bool) -> None:
+    record_no_tracing(session.spool, session.state.start_ns)
     if is_local:
         session.warn(
             "kernels_absent",

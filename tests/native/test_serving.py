@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qmeter_native.attribution.report import attribute
 from qmeter_native.capture.serving import (
     ExternalOptions,
     RunPhase,
@@ -112,6 +113,8 @@ def test_a_server_that_runs_already_is_measured_by_its_clients(tmp_path: Path) -
     assert capture.manifest.measure_start_ns <= capture.requests.send_ns.min()
     assert capture.manifest.workload["read_lag_max_s"] is None or capture.manifest.workload["read_lag_max_s"] >= 0
     assert "kernels_absent" in codes(result)
+    time = attribute(capture, "run.qmt").balance.time[0]
+    assert time.untraced_ns == time.wall_ns > 0
     assert RunPhase.WAITING in {status.phase for status in seen}
 
 
