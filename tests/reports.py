@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from qmeter_native.model.coverage import Coverage, ScaledFamily
 from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.explanation import ExplainedPart, RequestExplanation
+from qmeter_native.model.kernel_choice import KernelChoice, ObservedKernels
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, LossReport, Validity
 from qmeter_native.model.op_family import OpFamily
 from qmeter_native.model.report import (
@@ -16,11 +19,13 @@ from qmeter_native.model.report import (
     KernelRow,
     LatencyParts,
     PhaseRow,
+    ProcessRow,
     RequestBalance,
     RequestRow,
     TimeBalance,
     Totals,
 )
+from qmeter_native.model.work import WorkRow, WorkSummary
 
 METHOD = "attributed: windows between counter ticks, shared by busy time"
 NO_SENSOR = "device 0 has no energy source: no powercap domain is readable"
@@ -109,6 +114,55 @@ def device(index: int = 0, **changes: Any) -> DeviceInfo:
     """An H200 with a counter."""
     values = {"energy_source": "nvml_total_energy", "idle_power_w": 76.4, "idle_window_s": 2.0, **changes}
     return DeviceInfo(index, "cuda", "NVIDIA H200", f"GPU-{index}", **values)
+
+
+def coverage(untraced_ns: int, device: int = 0) -> Coverage:
+    """Of 12 s, all but ``untraced_ns`` traced in six windows."""
+    method = "estimated: traced share scaled to the measured window"
+    families = (ScaledFamily("gemm", Estimate(7.0, 6.8, 7.2, method)),)
+    return Coverage(device, 12_000_000_000 - untraced_ns, untraced_ns, 6, Estimate(10.0, 9.8, 10.2, method), families)
+
+
+def explanation() -> RequestExplanation:
+    """1.5 s of a request, two families of decode too small to be told apart."""
+    parts = (
+        ExplainedPart("queue", None, None, 100_000_000),
+        ExplainedPart("kernels", "prefill", OpFamily.GEMM, 200_000_000),
+        ExplainedPart("idle_in_steps", "prefill", None, 50_000_000),
+        ExplainedPart("kernels", "decode", OpFamily.GEMM, 900_000_000),
+        ExplainedPart("kernels", "decode", OpFamily.KV_CACHE, 700_000),
+        ExplainedPart("kernels", "decode", OpFamily.METER, 300_000),
+        ExplainedPart("idle_in_steps", "decode", None, 149_000_000),
+        ExplainedPart("gaps", None, None, 60_000_000),
+        ExplainedPart("host", None, None, 40_000_000),
+    )
+    return RequestExplanation(3, "req-03", "p50 of end-to-end time", 0, 1_500_000_000, parts, 128, 0, True)
+
+
+def kernel_choice() -> KernelChoice:
+    """GPTQ that ran in Marlin."""
+    observed = (
+        ObservedKernels("Marlin", "W4A16-INT", 51_200, 4.5, 0.9),
+        ObservedKernels("cuBLAS", None, 51_200, 0.5, 0.1),
+    )
+    return KernelChoice("gptq", ("Machete", "Marlin"), observed, False, "gptq ran in Marlin.")
+
+
+def work() -> WorkSummary:
+    """Two roles, one of them not modelled."""
+    rows = (
+        WorkRow(
+            *("qkv_proj", OpFamily.GEMM, "Marlin", 32, 9_600, 1.5, 0.15, 4_000_000, 3_000_000, 1_000_000),
+            *(412e12, 2.1e12),
+        ),
+        WorkRow("norm", OpFamily.NORM, None, 32, 19_200, 0.3, 0.03, None, None, 0, None, None),
+    )
+    return WorkSummary(rows, 1.0, 0.998, 0.992, 0.11, notes=("a note",))
+
+
+def process(index: int) -> ProcessRow:
+    """A worker on the device of its number."""
+    return ProcessRow(index, 4_000 + index, index, "host", "vllm serve", (index,), 62_155, 1_200)
 
 
 def report(**changes: Any) -> AttributionReport:

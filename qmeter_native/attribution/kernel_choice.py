@@ -119,7 +119,7 @@ def _verdict(
     used = [each for each in observed if _is_of(each, wanted)]
     share = sum(each.time_share for each in used)
     if share >= _FINE:
-        return False, f"{method} was asked for, and {share:.0%} of GEMM time ran in {_names(used)}."
+        return False, f"{method} was asked for, and {_percent(share)} of GEMM time ran in {_names(used)}."
     rest = [each for each in observed if not _is_of(each, wanted)]
     silent = [each for each in rest if each.scheme is None and each.implementation not in NAMES_TELL]
     if sum(each.time_share for each in silent) >= _FINE:
@@ -129,10 +129,10 @@ def _verdict(
         )
     if share >= _FALLBACK or is_unpacked:
         how = "unpacked weights first and multiplied" if is_unpacked else "ran"
-        in_format = f"{share:.0%} of GEMM time in {_names(used)}"
+        in_format = f"{_percent(share)} of GEMM time in {_names(used)}"
         return False, f"{method} was asked for, and {how} in part in a plain format: {in_format}; {_most(rest)}."
     return True, (
-        f"{method} was asked for, but {share:.0%} of GEMM time ran in its format; {_most(rest)}. "
+        f"{method} was asked for, but {_percent(share)} of GEMM time ran in its format; {_most(rest)}. "
         "These figures are not those of the quantized model."
     )
 
@@ -148,4 +148,8 @@ def _names(kernels: Sequence[ObservedKernels]) -> str:
 def _most(kernels: Sequence[ObservedKernels]) -> str:
     first = kernels[0]
     scheme = f" ({first.scheme})" if first.scheme else ""
-    return f"most GEMM time, {first.time_share:.0%}, ran in {first.implementation}{scheme}"
+    return f"most GEMM time, {_percent(first.time_share)}, ran in {first.implementation}{scheme}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import click
 
-from qmeter_native.errors import CheckFailedError
+from qmeter_native.errors import CheckFailedError, QmeterError
 
 __all__ = ["report"]
 
@@ -16,6 +16,7 @@ _EPILOG: Final = """\b
 Examples:
   qmeter-native report run.qmt
   qmeter-native report run.qmt --sort energy --top 30
+  qmeter-native report run.qmt --request cmpl-1a2b
   qmeter-native report run.qmt --json > run.json
   qmeter-native report run.qmt --check --json | jq .balance
 
@@ -28,6 +29,7 @@ Next: qmeter-native export run.qmt --to perfetto
 @click.option("--sort", type=click.Choice(["time", "energy"]), help="Show this ranking of kernels only.")
 @click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Kernels a ranking.")
 @click.option("--requests", type=click.IntRange(min=0), default=5, show_default=True, help="Slowest requests to show.")
+@click.option("--request", "wanted", metavar="ID", help="Explain this request: its name, number or engine's id.")
 @click.option("--json", "is_json", is_flag=True, help="Print everything as one JSON document (docs/report-json.md).")
 @click.option("--check", is_flag=True, help="Exit with 3 if a balance does not close.")
 @click.option("--width", type=click.IntRange(min=60), help="Characters a line.  [default: the terminal's]")
@@ -36,6 +38,7 @@ def report(
     sort: Literal["time", "energy"] | None,
     top: int,
     requests: int,
+    wanted: str | None,
     is_json: bool,
     check: bool,
     width: int | None,
@@ -43,14 +46,20 @@ def report(
     """Say where the time and the joules of CAPTURE went.
 
     First the balances (time, energy, requests), which must close; then totals, kernels by time and by energy,
-    phases, requests, and what limits the figures. Needs no GPU.
+    phases, requests, where the median and the slowest ones' time went, and what limits the figures. Needs no GPU.
     """
     from qmeter_native.attribution.report import attribute
+    from qmeter_native.attribution.request_names import find_request
     from qmeter_native.capture.open import open_capture
     from qmeter_native.cli.report_output import write_report
     from qmeter_native.reporters.report_options import ReportOptions
 
-    result = attribute(open_capture(capture), capture.name)
+    recorded = open_capture(capture)
+    asked = [] if wanted is None else [find_request(recorded.requests, wanted)]
+    result = attribute(recorded, capture.name, asked)
+    if asked and not result.explanations:
+        (row,) = (row for row in result.requests if row.request == asked[0])
+        raise QmeterError(f"request {row.name} cannot be explained: {row.elapsed_reason}", "See `report --requests`.")
     write_report(
         result,
         is_json=is_json,

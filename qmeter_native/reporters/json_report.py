@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 from qmeter_native.model.estimate import Estimate
@@ -39,6 +40,11 @@ def report_document(report: AttributionReport) -> dict[str, Any]:
         "kernels": [_kernel(row) for row in report.kernels],
         "phases": [_record(row) for row in report.phases],
         "requests": [_record(row) for row in report.requests],
+        "coverage": [{**_record(row), "is_complete": row.is_complete} for row in report.coverage],
+        "kernel_choice": _value(report.kernel_choice),
+        "explanations": _value(report.explanations),
+        "work": _value(report.work),
+        "processes": _value(report.processes),
         "loss": {**asdict(report.loss), "total": report.loss.total},
         "validity": [asdict(entry) for entry in report.validity],
         "software": dict(report.software),
@@ -53,11 +59,15 @@ def _record(row: Any) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, Estimate):
         return value.to_dict()
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_value(entry) for entry in value]
+    return _record(value) if is_dataclass(value) else value
 
 
 def _kernel(row: KernelRow) -> dict[str, Any]:
-    return {**_record(row), "op_family": row.op_family.value, "mean_s": row.mean_s}
+    return {**_record(row), "mean_s": row.mean_s}
 
 
 def _balance(balance: Balance) -> dict[str, Any]:

@@ -222,6 +222,6 @@ def test_time_and_energy_are_conserved_whatever_was_traced(
     assert time.busy_ns == time.kernels_ns == int((is_busy & is_traced).sum())
     assert min(time.idle_in_steps_ns, time.idle_between_steps_ns, time.unassigned_ns, time.assigned_ns) >= 0
     assert time.overlapped_ns <= time.busy_ns
-    families = sum(int(round((family.time_s.value or 0) * 1e9)) for family in report.coverage[0].families)
+    families = sum(round((family.time_s.value or 0) * 1e9) for family in report.coverage[0].families)
     if time.untraced_ns == 0:
         assert families == time.busy_ns

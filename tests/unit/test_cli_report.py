@@ -81,7 +81,7 @@ def test_an_empty_capture_is_reported_too(tmp_path: Path, capsys: pytest.Capture
 def test_check_exits_with_3_after_printing_when_a_balance_is_open(
     options: tuple[str, ...], recorded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attribution, "attribute", lambda capture, name: reports.report_of_devices(2))
+    monkeypatch.setattr(attribution, "attribute", lambda capture, name, explained=(): reports.report_of_devices(2))
     code, out, err = report(capsys, recorded, "--check", *options)
     assert code == 3
     assert "time of device 1 does not close: -7 ns" in err
@@ -131,3 +131,33 @@ def test_top_and_requests_limit_what_is_shown(recorded: Path, capsys: pytest.Cap
     assert "2 of " in out
     assert "Kernels by energy" not in out
     assert "Requests:" not in out
+
+
+def test_one_request_is_explained_by_its_name(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = report(capsys, recorded, "--json")
+    document = json.loads(out)
+    name = next(row["name"] for row in document["requests"] if row["elapsed"])
+    assert len(document["explanations"]) in (1, 2)
+    code, out, _ = report(capsys, recorded, "--request", name, "--json")
+    (explanation,) = json.loads(out)["explanations"]
+    assert (code, explanation["name"], explanation["reason"]) == (0, name, "asked for")
+    assert sum(part["time_ns"] for part in explanation["parts"]) == explanation["end_to_end_ns"]
+    code, out, _ = report(capsys, recorded, "--request", name)
+    assert f"Explained: {name}" in out
+
+
+def test_an_unknown_request_names_near_ones(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = report(capsys, recorded, "--request", "request-x")
+    assert (code, out) == (2, "")
+    assert "no request goes by 'request-x'" in err
+    assert "Near ones: request-" in err
+
+
+def test_a_request_that_was_cut_off_says_why_it_is_not_explained(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = report(capsys, recorded, "--json")
+    name = next(row["name"] for row in json.loads(out)["requests"] if row["elapsed"] is None)
+    code, _, err = report(capsys, recorded, "--request", name)
+    assert code == 1
+    assert f"request {name} cannot be explained: it did not finish" in err

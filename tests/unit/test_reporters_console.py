@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.kernel_choice import KernelChoice, ObservedKernels
 from qmeter_native.model.manifest import EngineInfo, LossReport, Validity
 from qmeter_native.model.report import AttributionReport, Balance, RequestBalance
 from qmeter_native.reporters.console import make_console, print_report
@@ -220,3 +221,91 @@ def test_a_terminal_gets_colours_unless_no_color_is_set(monkeypatch: pytest.Monk
     print_report(reports.report(), make_console(plain, 100))
     assert "\x1b[" in coloured.getvalue()
     assert "\x1b" not in plain.getvalue()
+
+
+def test_a_fallback_stands_above_everything_else() -> None:
+    choice = KernelChoice(
+        "gptq",
+        ("Machete", "Marlin"),
+        (ObservedKernels("cuBLAS", "fp16", 51_200, 4.5, 1.0),),
+        True,
+        "gptq was asked for, but 0 % of GEMM time ran in its format.",
+    )
+    validity = (Validity("quantization_fallback", choice.message),)
+    text = printed(replace(reports.report(), kernel_choice=choice, validity=validity))
+    assert text.index("WARNING") < text.index(choice.message) < text.index("\nBalance")
+    assert "✗ gptq was asked for" in section(text, "GEMM kernels")
+    assert "Machete, Marlin" in section(text, "GEMM kernels")
+
+
+def test_joules_of_dummy_weights_are_marked_where_they_stand() -> None:
+    invalid = reports.estimate(5_000.0, reason="invalid: dummy weights")
+    report = replace(
+        reports.report(),
+        totals=reports.totals(energy_gross_j=invalid),
+        validity=(Validity("dummy_weights_energy", "The weights were dummies."),),
+    )
+    text = printed(report)
+    assert "WARNING" in text
+    assert "5.000¹" in section(text, "Energy")
+    assert "¹ invalid: dummy weights" in section(text, "Energy")
+
+
+def test_coverage_is_told_only_where_something_was_not_traced() -> None:
+    report = reports.report()
+    assert "Coverage" not in printed(replace(report, coverage=(reports.coverage(0),)))
+    coverage = section(printed(replace(report, coverage=(reports.coverage(10_800_000_000),))), "Coverage")
+    assert "6 windows, 1.200 s of 12.00 s (10.0 %)" in coverage
+    assert "busy" in coverage
+    assert "9.80 to 10.20" in coverage
+    assert "of traced time only" in coverage
+
+
+def test_untraced_time_is_a_term_of_the_balance() -> None:
+    balance = Balance((reports.time_balance(untraced_ns=10_800_000_000),), (), RequestBalance(0, None, "none"))
+    assert "+ untraced 10.80" in section(printed(replace(reports.report(), balance=balance)), "Balance")
+
+
+def test_an_explained_request_shows_its_parts_and_their_sum() -> None:
+    text = printed(replace(reports.report(), explanations=(reports.explanation(),)))
+    rows = section(text, "Explained: req-03").splitlines()
+    assert "p50 of end-to-end time · 128 steps" in rows[0]
+    assert [row.split("  ")[1].strip() for row in rows[2:]] == [
+        "queue",
+        "prefill · gemm",
+        "prefill · GPU idle",
+        "decode · gemm",
+        "decode · other kernels",
+        "decode · GPU idle",
+        "gaps between steps",
+        "host after last step",
+        "= end to end",
+        "2 families below 0.1 % are one row",
+    ]
+
+
+def test_stamps_of_the_engine_are_labelled_where_latencies_stand() -> None:
+    validity = (Validity("engine_stamps", "no client was recorded"),)
+    explanation = replace(reports.explanation(), is_client=False)
+    text = printed(replace(reports.report(), validity=validity, explanations=(explanation,)), 140)
+    assert "engine's own stamps" in section(text, "Totals").splitlines()[0]
+    assert "stamps of the engine" in section(text, "Explained").splitlines()[0]
+
+
+def test_roles_show_what_they_had_to_do() -> None:
+    work = section(printed(replace(reports.report(), work=reports.work()), 140), "Work")
+    (qkv,) = (line for line in work.splitlines() if "qkv_proj" in line)
+    assert qkv.split() == ["qkv_proj", "Marlin", "32", "9,600", "1.500", "15.0", "412.0", "2.100", "20.0"]
+    (other,) = (line for line in work.splitlines() if "norm" in line)
+    assert other.split()[-3:] == ["–", "–", "–"]
+    assert "layer 99.2 %" in work
+    assert "a note" in work
+
+
+def test_processes_are_listed_if_there_are_several() -> None:
+    one = reports.process(0)
+    assert "Processes" not in printed(replace(reports.report(), processes=(one,)))
+    two = replace(reports.process(1), clock_offset_ns=None)
+    rows = section(printed(replace(reports.report(), processes=(one, two)), 140), "Processes").splitlines()
+    assert rows[2].split() == ["0", "4000", "0", "0", "62,155", "1.200", "µs", "vllm", "serve"]
+    assert "–" in rows[3]

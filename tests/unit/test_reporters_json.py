@@ -34,8 +34,16 @@ def problems(text: str) -> list[str]:
             balance=Balance((), (), RequestBalance(0, None, "none")),
             kernels=(),
         ),
+        replace(
+            reports.report(),
+            coverage=(reports.coverage(0), reports.coverage(10_800_000_000, 1)),
+            kernel_choice=reports.kernel_choice(),
+            explanations=(reports.explanation(),),
+            work=reports.work(),
+            processes=(reports.process(0), reports.process(1)),
+        ),
     ],
-    ids=["full", "no sensor", "four devices", "nothing"],
+    ids=["full", "no sensor", "four devices", "nothing", "everything of version 2"],
 )
 def test_the_document_is_what_its_schema_says(report: Any) -> None:
     Draft202012Validator.check_schema(SCHEMA)
@@ -50,6 +58,19 @@ def test_the_schema_rejects_a_missing_figure_without_a_reason() -> None:
 
 def test_the_schema_knows_every_op_family() -> None:
     assert SCHEMA["$defs"]["kernel"]["properties"]["op_family"]["enum"] == [family.value for family in OpFamily]
+
+
+def test_what_came_with_version_2_is_plain_data() -> None:
+    report = replace(
+        reports.report(), coverage=(reports.coverage(5),), explanations=(reports.explanation(),), work=reports.work()
+    )
+    document = json.loads(report_json(report))
+    assert document["schema_version"] == 2
+    assert document["coverage"][0]["busy_s"]["high"] == 10.2
+    assert document["coverage"][0]["is_complete"] is False
+    assert document["explanations"][0]["parts"][1]["op_family"] == "gemm"
+    assert document["work"]["rows"][1]["op_family"] == "norm"
+    assert document["kernel_choice"] is None
 
 
 def test_estimates_are_objects_and_times_are_integers() -> None:

@@ -47,9 +47,10 @@ def _time_text(time: TimeBalance) -> str:
         ns_to_s(value) for value in (time.wall_ns, time.kernels_ns, time.idle_in_steps_ns, time.idle_between_steps_ns)
     )
     scale = scale_of([wall], "s")
+    untraced = f" + untraced {scale.text(ns_to_s(time.untraced_ns))}" if time.untraced_ns else ""
     return (
         f"{scale.text(wall)} {scale.unit} = kernels {scale.text(kernels)} + idle in steps {scale.text(inside)}"
-        f" + idle between {scale.text(between)}\n"
+        f" + idle between {scale.text(between)}{untraced}\n"
         f"left over {time.residual_ns} ns · not shared out {time.request_residual_ns} ns"
         f" · unassigned {percent(time.unassigned_share)} %"
     )

@@ -18,10 +18,12 @@ __all__ = ["totals_sections"]
 
 def totals_sections(report: AttributionReport, width: int) -> list[Section]:
     """Latency and throughput, then energy."""
-    return [_latency_section(report.totals, width), _energy_section(report.totals, width)]
+    is_traced = all(coverage.is_complete for coverage in report.coverage)
+    is_engine = any(entry.code == "engine_stamps" for entry in report.validity)
+    return [_latency_section(report.totals, width, is_traced, is_engine), _energy_section(report.totals, width)]
 
 
-def _latency_section(totals: Totals, width: int) -> Section:
+def _latency_section(totals: Totals, width: int, is_traced: bool, is_engine: bool) -> Section:
     footnotes = Footnotes()
     body: list[RenderableType] = []
     if totals.num_requests:
@@ -31,8 +33,9 @@ def _latency_section(totals: Totals, width: int) -> Section:
         columns += [_distribution(title, sample, footnotes) for title, sample in named.items()]
         table, _ = fitted_table(columns, width)
         body.append(table)
-    body += [indented(line) for line in _throughput(totals)]
-    return Section("Totals", body, f"{quantity(totals.wall_s, 's')} measured", footnotes)
+    body += [indented(line) for line in _throughput(totals, is_traced)]
+    stamps = " · latencies by the engine's own stamps, not a client's" if is_engine else ""
+    return Section("Totals", body, f"{quantity(totals.wall_s, 's')} measured{stamps}", footnotes)
 
 
 def _distribution(title: str, sample: Distribution, footnotes: Footnotes) -> Column:
@@ -43,7 +46,7 @@ def _distribution(title: str, sample: Distribution, footnotes: Footnotes) -> Col
     return Column(f"{title} {scale.unit}", [*cells, count(sample.count)])
 
 
-def _throughput(totals: Totals) -> list[str]:
+def _throughput(totals: Totals, is_traced: bool) -> list[str]:
     lines = []
     if totals.num_requests:
         lines = [
@@ -52,7 +55,8 @@ def _throughput(totals: Totals) -> list[str]:
             f"{totals.request_throughput:,.2f} requests/s · {totals.output_throughput:,.1f} output tokens/s · "
             f"{totals.total_token_throughput:,.1f} tokens/s",
         ]
-    return [*lines, f"{count(totals.num_steps)} engine steps · {count(totals.num_kernels)} kernels"]
+    recorded = "" if is_traced else " recorded in traced time"
+    return [*lines, f"{count(totals.num_steps)} engine steps · {count(totals.num_kernels)} kernels{recorded}"]
 
 
 def _energy_section(totals: Totals, width: int) -> Section:

@@ -1,0 +1,76 @@
+"""Requests whose end-to-end time is told part by part."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qmeter_native.model.explanation import ExplainedPart, RequestExplanation
+from qmeter_native.model.report import AttributionReport
+from qmeter_native.reporters.console.section import Section
+from qmeter_native.reporters.console.table import Column, fitted_table, plain
+from qmeter_native.reporters.quantity import bar, count, percent, quantity, scale_of
+from qmeter_native.units import ns_to_s
+
+__all__ = ["explanation_sections"]
+
+_BAR_WIDTH: Final = 20
+_MIN_SHARE: Final = 0.001
+"""Families below this share of the end-to-end time are one row: they explain nothing."""
+_NAMES: Final = {
+    "queue": "queue",
+    "idle_in_steps": "GPU idle",
+    "gaps": "gaps between steps",
+    "preempted": "preempted",
+    "untraced": "not traced",
+    "host": "host after last step",
+}
+
+
+def explanation_sections(report: AttributionReport, width: int) -> list[Section]:
+    """One section a request."""
+    return [_section(explanation, len(report.processes), width) for explanation in report.explanations]
+
+
+def _section(explanation: RequestExplanation, num_processes: int, width: int) -> Section:
+    total_ns = explanation.end_to_end_ns
+    rows, small = _rows(explanation)
+    scale = scale_of([ns_to_s(total_ns)], "s")
+    shares = [part.time_ns / total_ns if total_ns else 0.0 for _, part in rows]
+    columns = [
+        Column("where its time went", [*(name for name, _ in rows), "= end to end"], justify="left"),
+        Column(
+            f"time {scale.unit}", [scale.text(ns_to_s(ns)) for ns in (*(part.time_ns for _, part in rows), total_ns)]
+        ),
+        Column("share %", [*(percent(share) for share in shares), ""]),
+        Column("", [*(bar(share, _BAR_WIDTH) for share in shares), ""], 1, "left", "cyan"),
+    ]
+    table, _ = fitted_table(columns, width)
+    remarks = [f"{small} families below {percent(_MIN_SHARE)} % are one row"] if small else []
+    subtitle = [explanation.reason, f"{count(explanation.num_steps)} steps"]
+    if num_processes > 1:
+        subtitle.append(f"process {explanation.process}")
+    if not explanation.is_client:
+        subtitle.append("stamps of the engine, not of the client")
+    title = f"Explained: {plain(explanation.name)}, {quantity(ns_to_s(total_ns), 's')}"
+    return Section(title, [table], " · ".join(subtitle), remarks=remarks)
+
+
+def _rows(explanation: RequestExplanation) -> tuple[list[tuple[str, ExplainedPart]], int]:
+    """Parts with their names, small families of a phase put together, and how many were."""
+    least_ns = _MIN_SHARE * explanation.end_to_end_ns
+    small = [part for part in explanation.parts if part.op_family is not None and part.time_ns < least_ns]
+    if len(small) < 2:
+        return [(_name(part), part) for part in explanation.parts], 0
+    rows = []
+    for part in explanation.parts:
+        if part not in small:
+            rows.append((_name(part), part))
+        elif part is next(each for each in small if each.phase == part.phase):
+            rest_ns = sum(each.time_ns for each in small if each.phase == part.phase)
+            rows.append((f"{part.phase} · other kernels", ExplainedPart("kernels", part.phase, None, rest_ns)))
+    return rows, len(small)
+
+
+def _name(part: ExplainedPart) -> str:
+    what = part.op_family.value if part.op_family is not None else _NAMES.get(part.kind, part.kind)
+    return what if part.phase is None else f"{part.phase} · {what}"
