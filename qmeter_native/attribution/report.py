@@ -19,8 +19,10 @@ from qmeter_native.attribution.rows import kernel_rows, phase_rows, request_rows
 from qmeter_native.attribution.shares import Rides, ShareRule
 from qmeter_native.attribution.steps import kernel_steps, step_spans, traced_steps
 from qmeter_native.attribution.totals import totals
+from qmeter_native.attribution.traced_time import traced_time
 from qmeter_native.attribution.usage import KernelNames, device_usage
 from qmeter_native.attribution.validity import energy_caveat, found_limits
+from qmeter_native.attribution.work_summary import PlacedWork, work_summary
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.report import AttributionReport, Balance
 
@@ -41,8 +43,12 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
     spans = step_spans(capture)
     rides = Rides.of(capture.steps, capture.step_requests, capture.requests)
     step_of_kernel = kernel_steps(capture, spans)
-    usages = [device_usage(capture, device, names, spans, step_of_kernel, rides) for device in manifest.devices]
-    traced = {usage.device.index: usage.traced for usage in usages}
+    traced = {device.index: traced_time(capture, device.index) for device in manifest.devices}
+    counted = traced_steps(capture, spans, traced)
+    placed = PlacedWork.of(capture, step_of_kernel, counted)
+    usages = [
+        device_usage(capture, device, names, spans, step_of_kernel, rides, placed.groups) for device in manifest.devices
+    ]
     pool = EnergyPool.of(usages, energy_caveat(manifest.engine))
     step_j = sum((usage.step_j for usage in usages), np.zeros((rides.num_steps, len(ShareRule))))
     ride_j = rides.share_j(step_j)
@@ -64,7 +70,7 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         ),
         totals=totals(capture, names, usages, spans, latencies, pool),
         kernels=kernels,
-        phases=phase_rows(capture, rides, traced_steps(capture, spans, traced), ride_ns, ride_j, usages, pool),
+        phases=phase_rows(capture, rides, counted, ride_ns, ride_j, usages, pool),
         requests=request_rows(capture, rides, ride_ns, ride_j, latencies, parts, pool),
         loss=manifest.loss,
         validity=(*manifest.validity, *found_limits(capture, usages, spans, choice)),
@@ -73,4 +79,5 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         kernel_choice=choice,
         explanations=explain_requests(capture, spans, rides, times, parts, e2e_s, explained),
         processes=process_rows(capture),
+        work=work_summary(capture, names, usages, placed),
     )

@@ -22,7 +22,7 @@ from qmeter_native.model.op_family import OpFamily
 from qmeter_native.model.tables import KernelClassTable
 from qmeter_native.units import NS_PER_S
 
-__all__ = ["DeviceUsage", "KernelNames", "device_usage"]
+__all__ = ["DeviceUsage", "KernelGroups", "KernelNames", "device_usage"]
 
 _Array = NDArray[Any]
 
@@ -68,6 +68,19 @@ class KernelNames:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelGroups:
+    """Kernels sorted into groups whose time is wanted.
+
+    Attributes:
+        group: int8, group of each row of `KernelTable`.
+        count: Number of groups.
+    """
+
+    group: _Array
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceUsage:
     """What ran on one device inside the measured window, as far as it was traced.
 
@@ -81,6 +94,7 @@ class DeviceUsage:
         doubled_ns: Time in which two or more kernels ran.
         calls: int64, launches by name that started inside the window.
         name_ns, name_overlapped_ns: int64, time by name; own running time in which others ran too.
+        group_name_ns: int64 ``(groups, names)``, time by group and name.
         name_prefill_ns, name_ridden_ns: float64, time by name that prefills caused, and that any request caused.
         name_j, name_static_j: float64, energy by name, and the part of it that is idle power.
         step_ns, step_j: int64 and float64 ``(steps, rules)``, time and energy by step and rule of sharing.
@@ -99,6 +113,7 @@ class DeviceUsage:
     calls: _Array
     name_ns: _Array
     name_overlapped_ns: _Array
+    group_name_ns: _Array
     name_prefill_ns: _Array
     name_ridden_ns: _Array
     name_j: _Array
@@ -120,7 +135,13 @@ class DeviceUsage:
 
 
 def device_usage(
-    capture: Capture, device: DeviceInfo, names: KernelNames, spans: StepSpans, step_of_kernel: _Array, rides: Rides
+    capture: Capture,
+    device: DeviceInfo,
+    names: KernelNames,
+    spans: StepSpans,
+    step_of_kernel: _Array,
+    rides: Rides,
+    groups: KernelGroups,
 ) -> DeviceUsage:
     """Share a device's time and energy among what ran on it. ``step_of_kernel`` is that of `kernel_steps`."""
     kernels = capture.kernels
@@ -139,8 +160,9 @@ def device_usage(
     busy_by_window = pieces.by_energy_window(busy_by_piece, num_windows)
     traced_by_window = pieces.by_energy_window(pieces.length_ns, num_windows)
     split = split_energy(windows, busy_by_window, traced_by_window, device.idle_power_w)
-    sums = _Sums(names, rides, split, pieces, len(traced))
-    sums.add_all(start_ns, end_ns, kernels.class_id[here], step_of_kernel[here], traced)
+    sums = _Sums(names, rides, split, pieces, len(traced), groups.count)
+    sums.add_all(start_ns, end_ns, kernels.class_id[here], step_of_kernel[here], groups.group[here], traced)
+    group_name_ns = _whole(sums.group_name_ns).reshape(groups.count, len(names.names))
     return DeviceUsage(
         device=device,
         traced=traced,
@@ -151,8 +173,9 @@ def device_usage(
         steps_ns=steps.total_ns,
         doubled_ns=sums.doubled_ns,
         calls=sums.calls,
-        name_ns=_whole(sums.name_ns),
+        name_ns=group_name_ns.sum(axis=0),
         name_overlapped_ns=_whole(sums.name_overlapped_ns),
+        group_name_ns=group_name_ns,
         name_prefill_ns=sums.name_prefill_ns,
         name_ridden_ns=sums.name_ridden_ns,
         name_j=sums.name_j,
@@ -173,9 +196,16 @@ class _Sums:
     """Running sums by name and by step; step slot 0 is for kernels of no step."""
 
     def __init__(
-        self, names: KernelNames, rides: Rides, split: EnergySplit | None, pieces: Pieces, num_traced: int
+        self,
+        names: KernelNames,
+        rides: Rides,
+        split: EnergySplit | None,
+        pieces: Pieces,
+        num_traced: int,
+        num_groups: int,
     ) -> None:
         self._names = names
+        self._num_groups = num_groups
         self._pieces = pieces
         self._busy_w = None if split is None else split.busy_w[pieces.energy_window]
         self._static_w = None if split is None or split.static_w is None else split.static_w[pieces.energy_window]
@@ -183,7 +213,7 @@ class _Sums:
         self._is_ridden = np.concatenate([[False], rides.has_riders])
         num_names, num_slots = len(names.names), len(self._prefill)
         self.calls = np.zeros(num_names, np.int64)
-        self.name_ns, self.name_overlapped_ns = np.zeros(num_names), np.zeros(num_names)
+        self.group_name_ns, self.name_overlapped_ns = np.zeros(num_groups * num_names), np.zeros(num_names)
         self.name_prefill_ns, self.name_ridden_ns = np.zeros(num_names), np.zeros(num_names)
         self.name_j, self.name_static_j = np.zeros(num_names), np.zeros(num_names)
         self.step_ns, self.step_j = np.zeros(num_slots), np.zeros(num_slots)
@@ -194,7 +224,15 @@ class _Sums:
     def _is_complete(self) -> bool:
         return bool(self._pieces.is_traced.all())
 
-    def add_all(self, start_ns: _Array, end_ns: _Array, class_id: _Array, step_row: _Array, traced: Intervals) -> None:
+    def add_all(
+        self,
+        start_ns: _Array,
+        end_ns: _Array,
+        class_id: _Array,
+        step_row: _Array,
+        group: _Array,
+        traced: Intervals,
+    ) -> None:
         """Add all kernels of a device, sorted by start."""
         num_classes = len(self._names.of_class)
         for first, last in np.searchsorted(start_ns, np.stack([traced.start_ns, traced.end_ns], axis=1)).tolist():
@@ -202,15 +240,18 @@ class _Sums:
         is_counted = None if self._is_complete else self._pieces.is_traced
         for part in share_time(start_ns, end_ns, self._pieces.cuts_ns, is_counted):
             self.doubled_ns += part.doubled_ns
-            self._add(part, self._names.of_class[class_id[part.row]], step_row[part.row].astype(np.int64) + 1)
+            name = self._names.of_class[class_id[part.row]]
+            cell = group[part.row].astype(np.int64) * len(self.calls) + name
+            self.group_name_ns += np.bincount(cell, part.shared_ns, len(self.group_name_ns))
+            self._add(part, name, step_row[part.row].astype(np.int64) + 1)
         if self._is_complete and len(traced):
-            self.window_family_ns += np.bincount(self._names.family, self.name_ns, len(_FAMILIES))
+            name_ns = self.group_name_ns.reshape(self._num_groups, len(self.calls)).sum(axis=0)
+            self.window_family_ns += np.bincount(self._names.family, name_ns, len(_FAMILIES))
 
     def _add(self, part: SharedTime, name: _Array, step: _Array) -> None:
-        num_names, num_slots = len(self.name_ns), len(self.step_ns)
+        num_names, num_slots = len(self.calls), len(self.step_ns)
         slot = step * len(ShareRule) + self._names.rule[name]
         shared = part.shared_ns.astype(float)
-        self.name_ns += np.bincount(name, shared, num_names)
         self.step_ns += np.bincount(slot, shared, num_slots)
         self.name_ridden_ns += np.bincount(name, shared * self._is_ridden[step], num_names)
         self.name_prefill_ns += np.bincount(name, shared * self._prefill[slot], num_names)

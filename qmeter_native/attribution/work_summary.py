@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from qmeter_native.attribution.implementation_rules import implementation
 from qmeter_native.attribution.layers import KernelPlaces, kernel_places
 from qmeter_native.attribution.shares import step_rows
-from qmeter_native.attribution.timeline import share_time
-from qmeter_native.attribution.usage import DeviceUsage, KernelNames
+from qmeter_native.attribution.usage import DeviceUsage, KernelGroups, KernelNames
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import EngineInfo
 from qmeter_native.model.op_family import OpFamily
@@ -28,13 +27,47 @@ from qmeter_native.work.model_config import ModelConfig, read_model_config
 from qmeter_native.work.role import FAMILY_OF_ROLE, Role
 from qmeter_native.work.scheme import Scheme, WeightFormat, read_scheme
 
-__all__ = ["work_summary"]
+__all__ = ["PlacedWork", "work_summary"]
 
 _Array = NDArray[Any]
 
 _NO_STEP, _UNPLACED, _CUT, _FIRST_ROLE = 0, 1, 2, 3
-"""Slots of time: outside steps; in a step without places; placed, in a step that does not count; then by role."""
-_NUM_SLOTS: Final = _FIRST_ROLE + len(Role)
+"""Groups of kernels: outside steps; in a step without places; placed, in a step that does not count; then by role."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedWork:
+    """The kernels of a capture in their places, grouped by role, before their time is known.
+
+    Attributes:
+        model: What the engine says about its model.
+        places: Where each kernel stands.
+        is_counted: Mask of the steps that count.
+        groups: Group of each kernel.
+    """
+
+    model: _Model
+    places: KernelPlaces
+    is_counted: _Array
+    groups: KernelGroups
+
+    @classmethod
+    def of(cls, capture: Capture, step_of_kernel: _Array, is_counted: _Array) -> PlacedWork:
+        """Place the kernels.
+
+        Args:
+            capture: The capture.
+            step_of_kernel: That of `kernel_steps`.
+            is_counted: Mask of the steps that count, that of `traced_steps`.
+        """
+        model = _Model.of(capture.manifest.engine)
+        places = kernel_places(capture, step_of_kernel, 0 if model.config is None else model.config.num_layers)
+        is_placed = places.role >= 0
+        group = np.where(step_of_kernel >= 0, np.int8(_UNPLACED), np.int8(_NO_STEP))
+        group[is_placed] = places.role[is_placed] + np.int8(_FIRST_ROLE)
+        if len(is_counted):
+            group[is_placed & ~is_counted[step_of_kernel]] = _CUT
+        return cls(model, places, is_counted, KernelGroups(group, _FIRST_ROLE + len(Role)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +83,12 @@ class _Model:
     @classmethod
     def of(cls, engine: EngineInfo | None) -> _Model:
         effective: Mapping[str, Any] = {} if engine is None else engine.effective
-        fields = effective.get("hf_config") or effective.get("architecture")
+        fields = effective.get("hf_config") or effective.get("architecture") or {}
         config, reason = read_model_config(fields)
         if config is not None and config.is_mixture:
             config, reason = None, "the work model does not place the kernels of a mixture of experts"
-        quantization = effective.get("quantization_config") or (fields or {}).get("quantization_config")
-        dtype = effective.get("dtype") or (fields or {}).get("torch_dtype")
+        quantization = effective.get("quantization_config") or fields.get("quantization_config")
+        dtype = effective.get("dtype") or fields.get("torch_dtype")
         scheme, unknown = read_scheme(
             effective.get("quantization"), quantization, dtype, effective.get("kv_cache_dtype")
         )
@@ -64,62 +97,27 @@ class _Model:
 
 
 def work_summary(
-    capture: Capture,
-    names: KernelNames,
-    usages: Sequence[DeviceUsage],
-    step_of_kernel: _Array,
-    is_counted: _Array,
+    capture: Capture, names: KernelNames, usages: Sequence[DeviceUsage], placed: PlacedWork
 ) -> WorkSummary:
-    """The work model's answer for a capture.
-
-    Args:
-        capture: The capture.
-        names: Its kernel names.
-        usages: Its devices' use.
-        step_of_kernel: That of `kernel_steps`.
-        is_counted: Mask of the steps that count, that of `traced_steps`.
-    """
-    model = _Model.of(capture.manifest.engine)
-    places = kernel_places(capture, step_of_kernel, 0 if model.config is None else model.config.num_layers)
-    slot = _slots(places, step_of_kernel, is_counted)
-    slot_ns = sum((_slot_ns(capture, names, usage, slot) for usage in usages), np.zeros((_NUM_SLOTS, len(names.names))))
+    """The work model's answer for a capture whose kernels are placed and whose devices' time is shared out."""
+    model, places = placed.model, placed.places
+    group_ns = sum(
+        (usage.group_name_ns for usage in usages), np.zeros((placed.groups.count, len(names.names)), np.int64)
+    )
+    work_ns = group_ns[:, ~names.is_meter]
+    busy_ns = max(int(work_ns.sum()), 1)
     shapes = _shapes(capture)
-    counted = is_counted & places.is_placed
-    rows = () if model.config is None else _rows(model, model.config, names, places, slot, slot_ns, shapes, counted)
-    work_ns = slot_ns[:, ~names.is_meter]
-    total = float(work_ns.sum()) or 1.0
-    is_known = np.array([family is not OpFamily.OTHER for family in names.families], bool)
+    rows = () if model.config is None else _rows(placed, model.config, names, group_ns, busy_ns, shapes)
+    is_other = np.array([family is OpFamily.OTHER for family in names.families], bool)
     return WorkSummary(
         rows=rows,
-        family_known=float(slot_ns[:, is_known & ~names.is_meter].sum()) / total,
-        step_known=float(work_ns[_UNPLACED:].sum()) / total,
-        layer_known=float(work_ns[_CUT:].sum()) / total,
-        padding_share=_padding_share(capture, shapes, is_counted),
-        reason=None if rows else _reason(model, places),
+        family_known=1.0 - int(group_ns[:, is_other].sum()) / busy_ns,
+        step_known=int(work_ns[_UNPLACED:].sum()) / busy_ns,
+        layer_known=int(work_ns[_CUT:].sum()) / busy_ns,
+        padding_share=_padding_share(capture, shapes, placed.is_counted),
+        reason=None if rows else _reason(placed),
         notes=(*model.notes, *_unplaced(places)) if rows else (),
     )
-
-
-def _slots(places: KernelPlaces, step_of_kernel: _Array, is_counted: _Array) -> _Array:
-    """Slot of each kernel, int8."""
-    in_step, is_placed = step_of_kernel >= 0, places.role >= 0
-    slot = np.where(is_placed, places.role + np.int8(_FIRST_ROLE), np.where(in_step, _UNPLACED, _NO_STEP))
-    if len(is_counted):
-        slot[is_placed & ~is_counted[step_of_kernel]] = _CUT
-    return slot.astype(np.int8)
-
-
-def _slot_ns(capture: Capture, names: KernelNames, usage: DeviceUsage, slot: _Array) -> _Array:
-    """Time of one device by slot and name, float64 ``(slots, names)``."""
-    kernels, manifest, traced = capture.kernels, capture.manifest, usage.traced
-    here = np.flatnonzero(kernels.device == usage.device.index)
-    ends = np.array([manifest.measure_start_ns, manifest.measure_end_ns])
-    cuts = np.unique(np.concatenate([traced.start_ns, traced.end_ns, ends]))
-    cell = slot[here].astype(np.int64) * len(names.names) + names.of_class[kernels.class_id[here]]
-    sums = np.zeros(_NUM_SLOTS * len(names.names))
-    for part in share_time(kernels.start_ns[here], kernels.end_ns[here], cuts, traced.contains(cuts[:-1])):
-        sums += np.bincount(cell[part.row], part.shared_ns, len(sums))
-    return sums.reshape(_NUM_SLOTS, -1)
 
 
 def _shapes(capture: Capture) -> StepShapes:
@@ -129,45 +127,61 @@ def _shapes(capture: Capture) -> StepShapes:
 
 
 def _rows(
-    model: _Model,
-    config: ModelConfig,
-    names: KernelNames,
-    places: KernelPlaces,
-    slot: _Array,
-    slot_ns: _Array,
-    shapes: StepShapes,
-    counted: _Array,
+    placed: PlacedWork, config: ModelConfig, names: KernelNames, group_ns: _Array, busy_ns: int, shapes: StepShapes
 ) -> tuple[WorkRow, ...]:
     """One row a role that ran in steps that count, most time first."""
-    calls = np.bincount(slot, minlength=_NUM_SLOTS)[_FIRST_ROLE:]
-    role_ns = slot_ns[_FIRST_ROLE:]
-    busy_ns = float(slot_ns[:, ~names.is_meter].sum()) or 1.0
-    rows = []
-    for role in sorted((role for role in Role if calls[role]), key=lambda role: -float(role_ns[role].sum())):
-        time_ns = float(role_ns[role].sum())
-        layers = np.unique(places.layer[slot == role + _FIRST_ROLE])
-        num_layers = int((layers >= 0).sum())
-        work = kernel_work(role, config, model.scheme or Scheme(WeightFormat(16)), shapes, model.tensor_parallel)
-        times = max(num_layers, 1)
-        flops = _total(work.flops, counted, times)
-        least_bytes = None if model.scheme is None else _total(work.least_bytes, counted, times)
-        rows.append(
-            WorkRow(
-                role=role.name.lower(),
-                op_family=FAMILY_OF_ROLE[role],
-                implementation=_main_implementation(names, role_ns[role]),
-                num_layers=num_layers,
-                calls=int(calls[role]),
-                time_s=ns_to_s(time_ns),
-                time_share=time_ns / busy_ns,
-                flops=flops,
-                least_bytes=least_bytes,
-                padding_flops=_total(work.padding_flops, counted, times) or 0,
-                flops_per_s=flops / ns_to_s(time_ns) if flops is not None and time_ns else None,
-                bytes_per_s=least_bytes / ns_to_s(time_ns) if least_bytes is not None and time_ns else None,
-            )
-        )
-    return tuple(rows)
+    calls = np.bincount(placed.groups.group, minlength=placed.groups.count)[_FIRST_ROLE:]
+    role_ns = group_ns[_FIRST_ROLE:]
+    num_layers = _layers_by_role(placed, config.num_layers)
+    ranked = sorted((role for role in Role if calls[role]), key=lambda role: -int(role_ns[role].sum()))
+    return tuple(
+        _row(role, placed, config, names, role_ns[role], busy_ns, shapes, int(calls[role]), num_layers[role])
+        for role in ranked
+    )
+
+
+def _row(
+    role: Role,
+    placed: PlacedWork,
+    config: ModelConfig,
+    names: KernelNames,
+    name_ns: _Array,
+    busy_ns: int,
+    shapes: StepShapes,
+    calls: int,
+    num_layers: int,
+) -> WorkRow:
+    model = placed.model
+    work = kernel_work(role, config, model.scheme or Scheme(WeightFormat(16)), shapes, model.tensor_parallel)
+    counted, times = placed.is_counted & placed.places.is_placed, max(num_layers, 1)
+    time_ns, flops = int(name_ns.sum()), _total(work.flops, counted, times)
+    least_bytes = None if model.scheme is None else _total(work.least_bytes, counted, times)
+
+    def per_second(amount: int | None) -> float | None:
+        return amount / ns_to_s(time_ns) if amount is not None and time_ns else None
+
+    return WorkRow(
+        role=role.name.lower(),
+        op_family=FAMILY_OF_ROLE[role],
+        implementation=_main_implementation(names, name_ns),
+        num_layers=num_layers,
+        calls=calls,
+        time_s=ns_to_s(time_ns),
+        time_share=time_ns / busy_ns,
+        flops=flops,
+        least_bytes=least_bytes,
+        padding_flops=_total(work.padding_flops, counted, times) or 0,
+        flops_per_s=per_second(flops),
+        bytes_per_s=per_second(least_bytes),
+    )
+
+
+def _layers_by_role(placed: PlacedWork, num_layers: int) -> dict[Role, int]:
+    """In how many layers each role occurs."""
+    group, layer = placed.groups.group, placed.places.layer
+    cell = group.astype(np.int32) * (num_layers + 1) + (layer + np.int16(1))
+    found = np.bincount(cell, minlength=placed.groups.count * (num_layers + 1)).reshape(-1, num_layers + 1) > 0
+    return {role: int(found[_FIRST_ROLE + role, 1:].sum()) for role in Role}
 
 
 def _total(values: _Array | None, counted: _Array, times: int) -> int | None:
@@ -190,12 +204,13 @@ def _padding_share(capture: Capture, shapes: StepShapes, is_counted: _Array) -> 
     return int(shapes.num_padding[says].sum()) / places if places else None
 
 
-def _reason(model: _Model, places: KernelPlaces) -> str:
-    if model.reason is not None:
-        return model.reason
-    if not len(places.is_placed):
+def _reason(placed: PlacedWork) -> str:
+    if placed.model.reason is not None:
+        return placed.model.reason
+    if not len(placed.is_counted):
         return "no engine steps were recorded"
-    return next(iter(places.reasons), "no step of the measured window could be placed")
+    why = next(iter(placed.places.reasons), "it lies outside the time that was traced")
+    return f"no step could be placed; of the most, {why}"
 
 
 def _unplaced(places: KernelPlaces) -> list[str]:
