@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import threading
@@ -89,8 +90,7 @@ class OpenAIServer:
 
     def __enter__(self) -> OpenAIServer:
         is_listening = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self.serve(is_listening.set)))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve(is_listening.set)))
         self._thread.start()
         assert is_listening.wait(10)
         return self
@@ -108,11 +108,13 @@ class OpenAIServer:
     def stop(self) -> None:
         """End at once, in the middle of what is being sent. Idempotent."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # it may be ending by itself just now
+                self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(10)
 
     async def serve(self, on_listening: Any = None) -> None:
         """Listen until told to stop; the port is `port` from then on."""
+        self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._start = time.monotonic()
         self._writers: set[asyncio.StreamWriter] = set()

@@ -79,6 +79,10 @@ def drive(
     session.end()
     record_requests(session.spool, result.requests, result.output_tokens)
     session.describe(workload=result.description)
+    if result.description.get("num_count_mismatches"):
+        session.warn(
+            "token_counts_differ", "The chunks of some answers hold other numbers of tokens than their totals."
+        )
     if result.failure is not None:
         session.warn("engine_failed", f"The engine did not do all of the workload: {result.failure}")
     elif stop.is_set():

@@ -50,8 +50,9 @@ class OpenAIClient:
         self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
         self._path = self._parts.path + path
         self._timeout_s = timeout_s
-        self._exchanges: dict[int, Exchange] = {}
+        self._exchanges: dict[int, Exchange] = {}  # those that are not over
         self._ready: deque[Exchange] = deque()  # connected ahead
+        self._open: set[Exchange] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._batches: SimpleQueue[list[TokenChunk]] = SimpleQueue()
         self._batch: list[TokenChunk] = []  # being filled by the event loop
@@ -128,7 +129,7 @@ class OpenAIClient:
     # What follows runs on the event loop.
 
     async def _connect_ahead(self, count: int) -> None:
-        fresh = [Exchange(self._deliver) for _ in range(count - len(self._ready))]
+        fresh = [Exchange(self._deliver, self._open.discard) for _ in range(count - len(self._ready))]
         await asyncio.gather(*(self._connect(exchange) for exchange in fresh), return_exceptions=True)
         self._ready.extend(exchange for exchange in fresh if exchange.is_connected)
 
@@ -137,11 +138,12 @@ class OpenAIClient:
         name = self._parts.hostname if self._tls is not None else None
         connecting = self._loop.create_connection(lambda: exchange, host, port, ssl=self._tls, server_hostname=name)
         await asyncio.wait_for(connecting, _CONNECT_TIMEOUT_S)
+        self._open.add(exchange)
 
     def _send(self, request: int, message: bytes, sent_ns: int) -> None:
         exchange = self._ready_exchange()
         if exchange is None:
-            exchange = Exchange(self._deliver)
+            exchange = Exchange(self._deliver, self._open.discard)
             task = self._loop.create_task(self._connect_or_fail(exchange))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
@@ -199,11 +201,11 @@ class OpenAIClient:
             self._batch = []
 
     async def _close(self) -> None:
-        for exchange in [*self._exchanges.values(), *self._ready]:
-            exchange.abandon()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
+        for exchange in list(self._open):
+            exchange.abandon()
         await asyncio.sleep(0)  # lets the transports close their sockets
 
 

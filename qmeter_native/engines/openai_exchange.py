@@ -23,6 +23,7 @@ class Exchange(asyncio.Protocol):
 
     Args:
         deliver: Gets each chunk; the last one has ``is_finished``, and comes exactly once unless `abandon` is called.
+        on_closed: Told when there is no connection any more.
 
     Attributes:
         stream: What has been understood of the answer.
@@ -31,12 +32,13 @@ class Exchange(asyncio.Protocol):
         write_lag_s: From when the request was to be sent until it was with the operating system; None if it never was.
     """
 
-    def __init__(self, deliver: Callable[[TokenChunk], None]) -> None:
+    def __init__(self, deliver: Callable[[TokenChunk], None], on_closed: Callable[[Exchange], None]) -> None:
         self.stream = CompletionStream()
         self.is_connected = False
         self.last_ns = 0
         self.write_lag_s: float | None = None
         self._deliver = deliver
+        self._on_closed = on_closed
         self._response = HttpResponse()
         self._error_body = b""
         self._request = 0
@@ -73,30 +75,23 @@ class Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stamp and understand what has come."""
-        time_ns = time.time_ns()
-        if self._is_over:
-            return
-        self.last_ns = time_ns
+        time_ns = self.last_ns = time.time_ns()
         try:
             body = self._response.feed(data)
         except MalformedResponseError as error:
             self.fail(str(error))
             return
-        if self._response.status == _OK:
-            part = self.stream.feed(body)
-            if part.num_tokens:
-                self._deliver(TokenChunk(self._request, time_ns, part.num_tokens, False, tokens=part.tokens))
-            if self.stream.is_over:
-                self._finish(time_ns)
-        else:
-            self._error_body += body
+        if not self._is_over:
+            self._take_in(body, time_ns)
         if self._response.is_complete:
             self._end(time_ns)
+            self._close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection ended, for whatever reason."""
         self.is_connected = False
-        if self._is_over or self._message is None:
+        self._on_closed(self)
+        if self._message is None:
             return
         self._response.end()
         if self._response.is_complete:
@@ -108,6 +103,16 @@ class Exchange(asyncio.Protocol):
         if self._transport is not None and self._message is not None:
             self._transport.write(self._message)
             self.write_lag_s = ns_to_s(time.time_ns() - self.last_ns)
+
+    def _take_in(self, body: bytes, time_ns: int) -> None:
+        if self._response.status != _OK:
+            self._error_body += body
+            return
+        part = self.stream.feed(body)
+        if part.num_tokens:
+            self._deliver(TokenChunk(self._request, time_ns, part.num_tokens, False, tokens=part.tokens))
+        if self.stream.is_over:
+            self._finish(time_ns)
 
     def _end(self, time_ns: int) -> None:
         """The whole response has come."""
@@ -123,5 +128,9 @@ class Exchange(asyncio.Protocol):
         stream = self.stream
         total = None if stream.is_counted else stream.total_tokens
         self._deliver(TokenChunk(self._request, time_ns, 0, True, stream.error, total_tokens=total))
+        if stream.error:  # otherwise the server ends its response first, so as not to see a client that ran away
+            self._close()
+
+    def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
