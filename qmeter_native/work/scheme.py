@@ -12,7 +12,8 @@ from qmeter_native.work.role import Role
 __all__ = ["Scheme", "WeightFormat", "read_scheme"]
 
 _DTYPE_BITS: Final = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "auto": 16}
-_FP8: Final = ("fp8", "ptpc_fp8", "fbgemm_fp8", "fp8_per_tensor", "fp8_per_block", "modelopt", "modelopt_fp8")
+_FP8_PER_CHANNEL: Final = ("fbgemm_fp8", "fp8_per_channel", "ptpc_fp8")
+_FP8: Final = ("fp8", "fp8_per_tensor", "fp8_per_block", "modelopt", "modelopt_fp8", *_FP8_PER_CHANNEL)
 
 _WHOLE_TOKEN: Final = 1 << 30
 """A group of inputs that share a scale, wider than any token."""
@@ -127,7 +128,7 @@ def _weights(name: str, fields: Mapping[str, Any], compute: int) -> _Found | Non
         return WeightFormat(4, scale_bits=8, block=(1, 16)), 4, 0
     if name in _FP8:
         return _fp8(name, fields)
-    if name == "mxfp4":
+    if name in ("mxfp4", "gpt_oss_mxfp4"):
         return WeightFormat(4, scale_bits=8, block=(1, 32)), compute, 0
     if name == "bitsandbytes":
         return _bitsandbytes(fields, compute)
@@ -153,7 +154,7 @@ def _fp8(name: str, fields: Mapping[str, Any]) -> _Found:
     block = fields.get("weight_block_size") or ([128, 128] if name == "fp8_per_block" else None)
     if block:
         return WeightFormat(8, scale_bits=32, block=(int(block[0]), int(block[1]))), 8, int(block[1])
-    if name in ("ptpc_fp8", "fbgemm_fp8"):
+    if name in _FP8_PER_CHANNEL:
         return WeightFormat(8, scale_bits=32, block=(1, 0)), 8, _WHOLE_TOKEN
     return WeightFormat(8, scale_bits=32), 8, 0
 
