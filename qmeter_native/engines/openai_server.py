@@ -6,6 +6,7 @@ import ipaddress
 import json
 import socket
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -87,12 +88,10 @@ class OpenAIServer:
 
         Raises:
             HTTPError: The server answered with an error.
-            OSError: Nobody answered (`URLError` and timeouts are among them).
+            OSError: Nobody answered, or not in HTTP (`URLError` and timeouts are among them).
         """
-        with _OPENER.open(Request(self.base_url + path, headers=self.headers), timeout=timeout_s) as response:
-            body = response.read()
         try:
-            return json.loads(body)
+            return json.loads(self._answer(Request(self.base_url + path, headers=self.headers), timeout_s))
         except ValueError:
             return None
 
@@ -104,8 +103,14 @@ class OpenAIServer:
             OSError: Nobody answered.
         """
         headers = {**self.headers, **headers, "Content-Type": "application/json"}
-        with _OPENER.open(Request(self.base_url + path, data=body, headers=headers), timeout=timeout_s) as response:
-            return bytes(response.read())
+        return self._answer(Request(self.base_url + path, data=body, headers=headers), timeout_s)
+
+    def _answer(self, request: Request, timeout_s: float) -> bytes:
+        try:
+            with _OPENER.open(request, timeout=timeout_s) as response:
+                return bytes(response.read())
+        except HTTPException as error:
+            raise ConnectionError(f"no proper HTTP: {error or type(error).__name__}") from error
 
     def version(self) -> str | None:
         """What ``/version`` says; None if the server does not tell."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -216,6 +217,22 @@ def test_nobody_listening_is_an_error() -> None:
         url = server.base_url
     with pytest.raises(EngineError, match=r"no server answers at .*: Connection refused"):
         OpenAIEngine(url)
+
+
+def test_somebody_who_speaks_no_http_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(EngineError, match=r"no server answers at .*: no proper HTTP: SSH-2.0"):
+            OpenAIEngine(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
 
 
 def test_a_model_that_is_not_served_is_an_error_that_names_those_that_are() -> None:
