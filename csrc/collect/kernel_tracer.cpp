@@ -52,7 +52,11 @@ class KernelTracer::Pipeline {
         info_{found.cupti->path(), found.cupti->version(), found.how, CuptiSession::kinds()},
         has_windows_(options.has_windows || options.is_paused),
         window_start_ns_(options.is_paused ? std::nullopt : std::optional<int64_t>(realtime_ns())),
-        thread_(start_thread("qmeter-decode", [this] { run(); })) {}
+        thread_(start_thread("qmeter-decode", [this] { run(); })) {
+    // An empty window says that there are windows, even if recording never begins.
+    const int64_t now_ns = window_start_ns_.value_or(realtime_ns());
+    append_window(now_ns, now_ns);
+  }
 
   ~Pipeline() { close(); }
 
@@ -81,6 +85,7 @@ class KernelTracer::Pipeline {
     if (!thread_.joinable() || window_start_ns_) return;
     session_.resume(kPatienceNs);
     window_start_ns_ = realtime_ns();
+    append_window(*window_start_ns_, *window_start_ns_);
   }
 
   void tend() {
@@ -92,7 +97,7 @@ class KernelTracer::Pipeline {
     if (now_ns - delivered_ns >= kHoldNs && take_in(kPatienceNs, &CuptiSession::flush)) {
       flushed_ns_ = delivered_ns = now_ns;
     }
-    if (window_start_ns_ && since_epoch_ns + delivered_ns - *window_start_ns_ >= kNsPerSecond) {
+    if (window_start_ns_ && since_epoch_ns + delivered_ns - *window_start_ns_ >= kHoldNs) {
       sink_->buffers.wait_recycled(kPatienceNs);
       write_window(since_epoch_ns + delivered_ns);
     }
@@ -184,10 +189,15 @@ class KernelTracer::Pipeline {
 
   // The part of the window that ends here; the next part begins where this one ends.
   void write_window(int64_t end_ns) noexcept {
-    const TraceWindowRecord window{*window_start_ns_, end_ns};
-    if (!has_windows_ || spool_ == nullptr || window.end_ns <= window.start_ns) return;
-    spool_->append(RecordKind::kTraceWindow, &window, sizeof window, 1);
+    if (end_ns <= *window_start_ns_) return;
+    append_window(*window_start_ns_, end_ns);
     window_start_ns_ = end_ns;
+  }
+
+  void append_window(int64_t start_ns, int64_t end_ns) noexcept {
+    const TraceWindowRecord window{start_ns, end_ns};
+    if (has_windows_ && spool_ != nullptr)
+      spool_->append(RecordKind::kTraceWindow, &window, sizeof window, 1);
   }
 
   void append_stats() noexcept {

@@ -66,15 +66,15 @@ class KernelTracer {
   void flush();
 
   // Stop recording for a while; CUPTI stays subscribed. Idempotent, and gives up after ten seconds as `flush`
-  // does. From the first pause on, the windows in which kernels were recorded are written as kTraceWindow.
+  // does. From the first pause on, the windows in which kernels were recorded are written as kTraceWindow, in
+  // pieces that touch.
   void pause();
 
   // Record again. Idempotent. Throws Error as CuptiSession does, if CUPTI refuses.
   void resume();
 
   // To be called several times a second where a process may be killed: takes in what CUPTI has held back for
-  // 0.4 s, and once a second, with `has_windows`, writes the window so far. Cheap when there is nothing to
-  // do.
+  // 0.4 s and, with `has_windows`, writes the window up to then. Cheap when there is nothing to do.
   void tend();
 
   KernelTracerStats stats() const;

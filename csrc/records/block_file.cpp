@@ -1,9 +1,13 @@
 #include "records/block_file.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -25,6 +29,17 @@ int write_fully(int fd, const char* data, size_t size) noexcept {
   return 0;
 }
 
+// Open files of this process, for children that it forks. More than these keep their descriptors in the
+// child.
+std::array<std::atomic<const BlockFile*>, 16> open_files{};
+
+void replace_open_file(const BlockFile* old_file, const BlockFile* new_file) noexcept {
+  for (auto& place : open_files) {
+    const BlockFile* expected = old_file;
+    if (place.compare_exchange_strong(expected, new_file)) return;
+  }
+}
+
 }  // namespace
 
 void Block::add(const void* data, size_t size, uint32_t num_records) {
@@ -39,12 +54,36 @@ BlockFile::BlockFile(const std::string& path) : path_(path) {
   // Tells readers that we are alive: the kernel ends the lock with us. Some file systems have none.
   const int is_unlocked = flock(fd_, LOCK_EX | LOCK_NB);
   static_cast<void>(is_unlocked);
+  struct stat status{};
+  if (fstat(fd_, &status) == 0) {
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
+  }
+  static const int registered = pthread_atfork(nullptr, nullptr, close_in_child);
+  static_cast<void>(registered);
+  replace_open_file(nullptr, this);
 }
 
 BlockFile::~BlockFile() { close(); }
 
+void BlockFile::close_in_child() noexcept {
+  for (auto& place : open_files) {
+    const BlockFile* file = place.exchange(nullptr);
+    if (file != nullptr && file->has_own_file()) ::close(file->fd_);
+  }
+}
+
+bool BlockFile::has_own_file() const noexcept {
+  struct stat status{};
+  return fd_ >= 0 && fstat(fd_, &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+}
+
 bool BlockFile::write(Block& block) noexcept {
   if (!error_.empty() || fd_ < 0) return false;
+  if (!has_own_file()) {
+    fail("write", EBADF);
+    return false;
+  }
   SpoolBlockHeader header{};
   header.magic = kSpoolMagic;
   header.version = kSpoolVersion;
@@ -70,11 +109,12 @@ bool BlockFile::write(Block& block) noexcept {
 }
 
 void BlockFile::sync() noexcept {
-  if (fd_ >= 0 && error_.empty() && fdatasync(fd_) != 0) fail("sync", errno);
+  if (has_own_file() && error_.empty() && fdatasync(fd_) != 0) fail("sync", errno);
 }
 
 void BlockFile::close() noexcept {
-  if (fd_ >= 0 && ::close(fd_) != 0 && error_.empty()) fail("close", errno);
+  replace_open_file(this, nullptr);
+  if (has_own_file() && ::close(fd_) != 0 && error_.empty()) fail("close", errno);
   fd_ = -1;
 }
 

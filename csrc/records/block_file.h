@@ -1,5 +1,9 @@
-// The file under a spool: numbers blocks, checksums them and writes each with one write().
+// The file under a spool: numbers blocks, checksums them and writes each with one write(). It lives in
+// somebody else's program: a forked child gives up its copy of the descriptor, so that the lock ends with the
+// writer, and nothing is written to a descriptor that the program closed and used for a file of its own.
 #pragma once
+
+#include <sys/types.h>
 
 #include <cstdint>
 #include <string>
@@ -40,10 +44,14 @@ class BlockFile {
   const std::string& error() const noexcept { return error_; }
 
  private:
+  static void close_in_child() noexcept;
+  bool has_own_file() const noexcept;
   void fail(const char* action, int error_number) noexcept;
 
   std::string path_;
   int fd_;
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
   uint64_t num_blocks_ = 0;
   uint64_t num_bytes_ = 0;
   std::string error_;

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["build_fake"]
+__all__ = ["build_broken", "build_fake"]
 
 _FAKES: Final = Path(__file__).parent
 _ROOT: Final = _FAKES.parents[1]
@@ -34,3 +34,12 @@ def build_fake(source: str, soname: str, *, defines: Sequence[str] = ()) -> Path
         subprocess.run([*command, "-o", str(unfinished), "-ldl"], check=True)
         unfinished.replace(library)  # another test process may be building it too
     return library
+
+
+def build_broken(*sonames: str) -> Path:
+    """A folder of files that are no libraries: what a loader finds first hides what the machine has."""
+    folder = _ROOT / "build" / "fakes" / "broken"
+    folder.mkdir(parents=True, exist_ok=True)
+    for soname in sonames:
+        (folder / soname).touch()
+    return folder

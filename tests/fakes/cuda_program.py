@@ -42,17 +42,19 @@ def program_environment(
 
     Args:
         num_devices: GPUs that the fake libcuda shows.
-        has_cupti: The loader finds the fake libcupti too; else none is found, unless the machine has one.
+        has_cupti: The loader finds the fake libcupti too; else what it finds first is broken.
         settings: More settings of the fake libcuda, ``name=value,…``.
         cupti_settings: Settings of the fake libcupti, ``name=value,…``.
     """
-    from tests.fakes.build import build_fake
+    from tests.fakes.build import build_broken, build_fake
 
-    folders = [build_fake("fake_cuda.cpp", "libcuda.so.1").parent]
+    cuda = build_fake("fake_cuda.cpp", "libcuda.so.1").parent
     if has_cupti:
-        folders.append(build_fake("fake_cupti.cpp", "libcupti.so.13").parent)
+        cupti = build_fake("fake_cupti.cpp", "libcupti.so.13").parent
+    else:
+        cupti = build_broken("libcupti.so.13", "libcupti.so.12")
     return {
-        "LD_LIBRARY_PATH": os.pathsep.join(map(str, folders)),
+        "LD_LIBRARY_PATH": f"{cuda}{os.pathsep}{cupti}",
         "FAKE_CUDA": f"num_devices={num_devices},{settings}",
         "FAKE_CUPTI": cupti_settings,
     }

@@ -16,10 +16,11 @@ import pytest
 
 from qmeter_native import _native
 from qmeter_native.model.activity_kind import ActivityKind
-from qmeter_native.model.tables import KernelClassTable, KernelTable, TraceWindowTable
+from qmeter_native.model.tables import KernelClassTable, KernelTable
 from qmeter_native.storage.spool import read_spool
 from tests.fakes.build import build_fake
 from tests.fakes.fake_cupti import MEMCPY, MEMCPY2, MEMSET, RUNTIME, FakeCupti
+from tests.native.trace_windows import windows_of
 
 
 @dataclass
@@ -49,12 +50,10 @@ class Tracing:
         assert isinstance(classes, KernelClassTable)
         return rows, classes, [str(classes.name[class_id]) for class_id in rows.class_id]
 
-    def windows(self) -> TraceWindowTable:
+    def windows(self) -> list[tuple[int, int]]:
         """Trace windows, after stopping."""
         self.stop()
-        table = read_spool(self.path).tables[TraceWindowTable.NAME]
-        assert isinstance(table, TraceWindowTable)
-        return table
+        return windows_of(read_spool(self.path))
 
 
 @pytest.fixture
@@ -362,9 +361,8 @@ def test_what_runs_during_a_pause_is_not_recorded_and_lies_between_two_windows(t
     tracing.fake.emit(name="after")
     _, _, names = tracing.captured()
     assert names == ["before", "after"]
-    windows = tracing.windows()
-    assert len(windows.start_ns) == 2
-    assert windows.start_ns[0] < windows.end_ns[0] < windows.start_ns[1] < windows.end_ns[1]
+    first, second = tracing.windows()
+    assert first[0] < first[1] < second[0] < second[1]
     assert_untouched(tracing.fake)
 
 
@@ -372,7 +370,7 @@ def test_a_tracer_that_was_never_paused_writes_no_windows(tracing: Tracing) -> N
     tracing.start()
     tracing.fake.emit()
     tracing.captured()
-    assert len(tracing.windows().start_ns) == 0
+    assert tracing.windows() == []
 
 
 def test_a_tracer_may_begin_paused(tracing: Tracing) -> None:
@@ -383,7 +381,7 @@ def test_a_tracer_may_begin_paused(tracing: Tracing) -> None:
     tracing.fake.emit(name="late")
     _, _, names = tracing.captured()
     assert names == ["late"]
-    assert len(tracing.windows().start_ns) == 1
+    assert len(tracing.windows()) == 1
 
 
 def test_a_pause_whose_flush_is_refused_is_a_pause_and_reported(tracing: Tracing) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qmeter_native import _native
 from qmeter_native.model.tables import KernelClassTable, KernelTable
-from qmeter_native.storage.spool import read_spool
+from qmeter_native.storage.spool import is_being_written, read_spool
 from qmeter_native.storage.spool_records import RECORD_DTYPES, RecordKind
 
 NewSpool = Callable[..., _native.Spool]
@@ -248,3 +248,34 @@ def test_a_forked_child_writes_nothing(new_spool: NewSpool, tmp_path: Path) -> N
     spool.append(RecordKind.KERNEL, kernels(100, first=100))
     spool.close()
     assert starts(tmp_path / "spool") == list(range(200))
+
+
+def test_a_forked_child_does_not_keep_the_spool_locked(new_spool: NewSpool, tmp_path: Path) -> None:
+    spool = new_spool()
+    stop_reader, stop_writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(stop_writer)
+        os.read(stop_reader, 1)  # lives until the parent is through
+        os._exit(0)
+    assert is_being_written(tmp_path / "spool")
+    spool.close()
+    assert not is_being_written(tmp_path / "spool")
+    os.close(stop_writer)
+    os.waitpid(child, 0)
+    os.close(stop_reader)
+
+
+def test_a_file_that_took_over_the_descriptor_is_left_alone(new_spool: NewSpool, tmp_path: Path) -> None:
+    spool = new_spool()
+    (number,) = [
+        int(link.name) for link in Path("/proc/self/fd").iterdir() if os.path.realpath(link) == str(tmp_path / "spool")
+    ]
+    with (tmp_path / "other").open("w") as other:
+        os.dup2(other.fileno(), number)
+        spool.append(RecordKind.KERNEL, kernels(10))
+        spool.close()
+        os.close(number)
+    assert (tmp_path / "other").read_bytes() == b""
+    assert "cannot write" in spool.stats()["error"]
+    assert spool.stats()["dropped_records"] == 10
