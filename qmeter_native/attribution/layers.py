@@ -166,13 +166,14 @@ def _conflicts(capture: Capture, sequences: _Sequences, group: _Array, layouts: 
 
 
 def _count_reasons(reasons: dict[str, int], group: _Array, layouts: list[StepLayout | str], conflicts: _Array) -> None:
+    num_steps = np.bincount(group, minlength=len(layouts)).tolist()
+    num_conflicts = np.bincount(group, conflicts, len(layouts)).astype(np.int64).tolist()
     counts: Counter[str] = Counter()
-    for number, layout in enumerate(layouts):
-        is_here = group == number
+    for layout, steps, conflicting in zip(layouts, num_steps, num_conflicts, strict=True):
         if isinstance(layout, str):
-            counts[layout] += int(is_here.sum())
-        elif conflicts[is_here].any():
-            counts[_CONFLICT] += int(conflicts[is_here].sum())
+            counts[layout] += steps
+        elif conflicting:
+            counts[_CONFLICT] += conflicting
     reasons.update(counts.most_common())
 
 

@@ -124,7 +124,7 @@ class _Writer:
 
     def mlp_block(self, layer: int, attention: int, output: int, gate: list[int], down: int) -> None:
         """From the last attention kernel to the end of the down projection."""
-        self._fill(layer, attention + 1, output, Role.ATTENTION, Role.O_PROJ)
+        self._fill(layer, attention + 1, output, Role.O_PROJ, Role.O_PROJ)
         self._fill(layer, output, gate[0], Role.POST_NORM, Role.GATE_UP_PROJ, Role.O_PROJ)
         self._fill(layer, gate[0], gate[-1], Role.ACTIVATION, Role.GATE_UP_PROJ, Role.GATE_UP_PROJ)
         self._fill(layer, gate[-1], down, Role.ACTIVATION, Role.DOWN_PROJ, Role.GATE_UP_PROJ)
