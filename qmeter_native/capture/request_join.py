@@ -44,20 +44,23 @@ class SpoolRequests:
 
 @dataclass(frozen=True, slots=True)
 class RequestNumbers:
-    """A spool's numbers and the capture's; -1 where the request was left out."""
+    """``joined`` (int32) has the capture's number by the spool's less ``lowest``; -1 where a request was left out."""
 
-    local: _Array
+    lowest: int
     joined: _Array
 
     @classmethod
     def of(cls, numbers: Mapping[int, int]) -> RequestNumbers:
         """From the capture's number by the spool's."""
-        local = np.array(sorted(numbers), np.int64)
-        return cls(local, np.array([numbers[number] for number in local.tolist()], np.int32))
+        lowest = min(numbers, default=0)
+        joined = np.full(max(numbers, default=-1) - lowest + 1, -1, np.int32)
+        joined[np.fromiter(numbers, np.int64) - lowest] = list(numbers.values())
+        return cls(lowest, joined)
 
     def __call__(self, numbers: _Array) -> _Array:
         """The capture's numbers (int32) for an array of the spool's, all of them known."""
-        return self.joined[np.searchsorted(self.local, numbers)]
+        joined: _Array = self.joined[numbers.astype(np.int64) - self.lowest]
+        return joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +94,15 @@ def join_requests(spools: Sequence[SpoolRequests], measure_start_ns: int, measur
     clients, client_keys = _number_clients(spools)
     by_name = {name: number for number, name in reversed(list(enumerate(clients.name.tolist()))) if name}
     engine_keys = [_engine_keys(spool, at, by_name, client_keys[at]) for at, spool in enumerate(spools)]
-    unsent: dict[_Key, _Unsent] = {}
     for at, spool in enumerate(spools):
-        keys = client_keys[at]
         for number in spool.answered.tolist():
-            _of(unsent, keys.setdefault(number, (at, number))).is_needed = True
-        for number in spool.ridden.tolist():
-            _of(unsent, engine_keys[at][number]).is_needed = True
-        for row in _rows(spool.engine):
-            _of(unsent, engine_keys[at][row["request"]]).see(row)
+            client_keys[at].setdefault(number, (at, number))
+    unsent = _unsent(spools, client_keys, engine_keys)
     is_measured = range(measure_start_ns, measure_end_ns)
     kept = [
         (key, request)
         for key, request in unsent.items()
-        if not isinstance(key, int) and (request.is_needed or not len(clients) or request.arrival_ns in is_measured)
+        if request.is_needed or not len(clients) or request.arrival_ns in is_measured
     ]
     kept.sort(key=lambda pair: (pair[1].arrival_ns == 0, pair[1].arrival_ns))
     numbers: dict[_Key, int] = {key: number for number, (key, _) in enumerate(kept, len(clients))}
@@ -184,13 +182,33 @@ class _Unsent:
         self.reason = self.reason or row["reason"]
 
 
+def _unsent(
+    spools: Sequence[SpoolRequests],
+    client_keys: Sequence[Mapping[int, _Key]],
+    engine_keys: Sequence[Mapping[int, _Key]],
+) -> dict[_Key, _Unsent]:
+    """All requests that are no client's, by key, in the order in which spools name them."""
+    found: dict[_Key, _Unsent] = {}
+
+    def of(key: _Key) -> _Unsent | None:
+        if isinstance(key, int):
+            return None
+        return found.setdefault(key, _Unsent(key if isinstance(key, str) else f"<lost request {key[1]}>"))
+
+    for spool, of_clients, of_engine in zip(spools, client_keys, engine_keys, strict=True):
+        needed = [of_clients[number] for number in spool.answered.tolist()]
+        needed += [of_engine[number] for number in spool.ridden.tolist()]
+        for key in needed:
+            if (request := of(key)) is not None:
+                request.is_needed = True
+        for row in _rows(spool.engine):
+            if (request := of(of_engine[row["request"]])) is not None:
+                request.see(row)
+    return found
+
+
 def _earliest(left_ns: int, right_ns: int) -> int:
     return min(left_ns or right_ns, right_ns or left_ns)
-
-
-def _of(unsent: dict[_Key, _Unsent], key: _Key) -> _Unsent:
-    name = key if isinstance(key, str) else f"<lost request {key[1] if isinstance(key, tuple) else key}>"
-    return unsent.setdefault(key, _Unsent(name))
 
 
 def _rows(table: EngineRequestTable) -> list[dict[str, Any]]:

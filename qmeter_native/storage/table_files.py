@@ -113,9 +113,12 @@ class _Reader:
         row = 0
         for path, num_rows in self._files:
             rows = slice(row, row + num_rows)
-            np.cumsum(self._part(path, "start_delta_ns", num_rows).to_numpy(), out=start[rows])
+            delta = self._part(path, "start_delta_ns", num_rows).to_numpy()
+            duration = self._part(path, "duration_ns", num_rows).to_numpy()
+            np.cumsum(delta, dtype=np.int64, out=start[rows])
             start[rows] += self._part(path, "base_ns", num_rows)[:1].to_numpy()
-            np.add(start[rows], self._part(path, "duration_ns", num_rows).to_numpy(), out=end[rows])
+            # A duration may be uint64, which numpy adds to int64 as floats.
+            np.add(start[rows], duration, out=end[rows], dtype=np.int64, casting="unsafe")
             row += num_rows
         return start, end
 
@@ -140,8 +143,8 @@ class _Reader:
     def _part(self, path: Path, name: str, num_rows: int) -> pl.Series:
         try:
             if (self._table.NAME, name) in ABSENT_COLUMNS and name not in pl.read_parquet_schema(path):
-                return pl.Series(name, [ABSENT_COLUMNS[self._table.NAME, name]]).new_from_index(0, num_rows)
-            series: pl.Series = pl.read_parquet(path, columns=[name])[name]
+                return pl.repeat(ABSENT_COLUMNS[self._table.NAME, name], num_rows, eager=True)
+            series: pl.Series = pl.read_parquet(path, columns=[name]).to_series()
             if len(series) != num_rows:
                 raise ValueError(f"column {name} has {len(series)} rows instead of {num_rows}")
         except (pl.exceptions.PolarsError, OSError, ValueError, TypeError) as error:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qmeter_native.errors import (
     CaptureError,
@@ -17,7 +21,7 @@ from qmeter_native.errors import (
 )
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import EngineInfo, LossReport, ProcessInfo, Validity
-from qmeter_native.model.tables import TABLES, RangeTable
+from qmeter_native.model.tables import TABLES, PreemptionTable, RangeTable
 from qmeter_native.storage import read_capture, write_capture
 from tests.factories import T0, CaptureBuilder, capture_of_intervals, synthetic_capture
 
@@ -100,6 +104,67 @@ def test_times_out_of_order_and_far_apart_stay_exact(tmp_path: Path) -> None:
     capture = builder.build()
     write_capture(capture, tmp_path / "run.qmt")
     assert_same_tables(capture, read_capture(tmp_path / "run.qmt"))
+
+
+def test_a_large_table_is_split_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qmeter_native.storage.writer.PART_ROWS", 700)
+    capture = synthetic_capture(2_000)
+    write_capture(capture, tmp_path / "run.qmt")
+    names = sorted(file.name for file in (tmp_path / "run.qmt").glob("kernels-*"))
+    assert names == ["kernels-host-100.1.parquet", "kernels-host-100.2.parquet", "kernels-host-100.parquet"]
+    assert_same_tables(capture, read_capture(tmp_path / "run.qmt"))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 2**40), st.integers(0, 2**40), st.integers(0, 2), st.sampled_from([0, 7, 2**64 - 1])),
+        max_size=12,
+    ),
+    part_rows=st.integers(2, 9),
+)
+def test_whatever_is_written_in_parts_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, int, int]], part_rows: int
+) -> None:
+    processes = tuple(ProcessInfo(index, "host", "b", 100 + index) for index in range(3))
+    builder = CaptureBuilder(100, {"processes": processes})
+    for start, length, process, node in sorted(rows):
+        builder.kernel(start, start + length, process=process, graph_node=node)
+        builder.add(PreemptionTable, time_ns=start, request=length % 7, process=process)
+    path = tmp_path_factory.mktemp("parts") / "run.qmt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qmeter_native.storage.writer.PART_ROWS", part_rows)
+        write_capture(builder.build(), path)
+    read = read_capture(path)
+    columns = [getattr(read.kernels, name).tolist() for name in ("start_ns", "end_ns", "process", "graph_node")]
+    found = sorted(zip(*columns, strict=True))
+    assert found == sorted((T0 + start, T0 + start + length, *rest) for start, length, *rest in rows)
+    assert np.all(np.diff(read.kernels.start_ns) >= 0)
+    assert sorted(read.preemptions.time_ns.tolist()) == sorted(start for start, *_ in rows)
+
+
+def test_columns_that_an_older_capture_lacks_are_filled(written: Path) -> None:
+    document = json.loads((written / "manifest.json").read_text())
+    (entry,) = [entry for entry in document["tables"] if entry["table"] == "steps"]
+    file = written / entry["file"]
+    pl.read_parquet(file).drop("num_padded").write_parquet(file)
+    content = file.read_bytes()
+    entry.update(bytes=len(content), crc32=zlib.crc32(content))
+    for process in document["processes"]:
+        for key in ("gpu_uuids", "clock_offset_ns", "clock_offset_range_ns"):
+            del process[key]
+    rewrite_manifest(written, schema_version=1, tables=document["tables"], processes=document["processes"])
+    read = read_capture(written)
+    assert set(read.steps.num_padded.tolist()) == {-1}
+    assert len(read.trace_windows) == len(read.engine_requests) == len(read.preemptions) == 0
+    assert read.manifest.processes[0].gpu_uuids == ()
+    assert read.manifest.processes[0].clock_offset_range_ns is None
+
+
+def test_a_process_keeps_its_gpus_and_clock_offset(tmp_path: Path) -> None:
+    process = ProcessInfo(0, "host", "b", 1, 3, "serve", ("GPU-a", "GPU-b"), -120, (-900, 40))
+    write_capture(capture_of_intervals([(0, 5, 7)], processes=(process,)), tmp_path / "run.qmt")
+    assert read_capture(tmp_path / "run.qmt").manifest.processes == (process,)
 
 
 def test_a_row_of_an_unlisted_process_is_refused(tmp_path: Path) -> None:

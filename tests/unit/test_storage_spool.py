@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +13,9 @@ from hypothesis import strategies as st
 
 from qmeter_native.errors import CaptureNotFoundError, ForeignCaptureError, NewerSchemaError
 from qmeter_native.model.tables import TABLES, RequestIdTable
-from qmeter_native.storage import join_spools, read_spool
+from qmeter_native.storage import join_spools, read_spool, scan_spool
 from qmeter_native.storage.spool_records import BLOCK_MAGIC, RECORD_DTYPES, RECORD_TABLES, RecordKind
-
-
-class SpoolFile:
-    """Writes blocks as the native writer does."""
-
-    def __init__(self) -> None:
-        self.blocks: list[bytes] = []
-
-    def block(self, kind: int, payload: bytes, count: int = 1, version: int = 1) -> SpoolFile:
-        head = BLOCK_MAGIC + struct.pack(
-            "<HHIIII", version, kind, len(self.blocks), count, len(payload), zlib.crc32(payload)
-        )
-        self.blocks.append(head + struct.pack("<I", zlib.crc32(head)) + payload)
-        return self
-
-    def strings(self, **texts: str) -> SpoolFile:
-        entries = [(int(number[1:]), text.encode()) for number, text in texts.items()]
-        return self.block(
-            RecordKind.STRINGS, b"".join(struct.pack("<II", number, len(text)) + text for number, text in entries)
-        )
-
-    def records(self, kind: RecordKind, *rows: dict[str, Any]) -> SpoolFile:
-        records = np.zeros(len(rows), RECORD_DTYPES[kind])
-        for record, row in zip(records, rows, strict=True):
-            for name, value in row.items():
-                record[name] = value
-        return self.block(kind, records.tobytes(), len(rows))
-
-    def kernels(self, *starts: int, class_id: int = 0) -> SpoolFile:
-        rows = [{"start_ns": start, "end_ns": start + 1, "class_id": class_id} for start in starts]
-        return self.records(RecordKind.KERNEL, *rows)
-
-    def write(self, path: Path) -> Path:
-        path.write_bytes(b"".join(self.blocks))
-        return path
+from tests.spools import SpoolFile
 
 
 def three_kernel_blocks() -> SpoolFile:
@@ -195,3 +159,18 @@ def test_spools_of_two_processes_are_joined(tmp_path: Path) -> None:
 
 def test_no_spools_join_to_empty_tables() -> None:
     assert all(len(table) == 0 for table in join_spools([]).values())
+
+
+def test_two_spools_of_one_process_are_joined_as_one(tmp_path: Path) -> None:
+    spools = [read_spool(SpoolFile().kernels(start).write(tmp_path / f"{start}.qms")) for start in (30, 10, 20)]
+    kernels: Any = join_spools(spools, [0, 1, 0])["kernels"]
+    assert kernels.start_ns.tolist() == [10, 20, 30]
+    assert kernels.process.tolist() == [1, 0, 0]
+
+
+def test_kernels_are_found_without_being_read(tmp_path: Path) -> None:
+    contents, kernels = scan_spool(three_kernel_blocks().kernels(5, 60).write(tmp_path / "a.qms"))
+    assert len(contents.tables["kernels"]) == 0
+    assert kernels.num_rows == 7
+    assert [block.first_start_ns for block in kernels.blocks] == [10, 30, 40, 5]
+    assert kernels.table().start_ns.tolist() == [10, 20, 30, 40, 50, 5, 60]
