@@ -85,15 +85,11 @@ class _Explainer:
     def explain(self, row: int, reason: str) -> RequestExplanation:
         """Explain a row of the request table on the process that was busiest in its steps (of equals, the lowest)."""
         requests = self.capture.requests
-        process, ridden, in_steps = self._critical(row)
+        process, ridden, ridden_parts = self._critical(row)
         send_ns, last_ns = int(requests.send_ns[row]), int(requests.last_token_ns[row])
-        gaps_ns, preempted_ns = self._gaps(int(requests.request[row]), ridden)
         parts = (
             ExplainedPart("queue", None, None, int(ridden.start_ns[0]) - send_ns),
-            *(part for part in in_steps if part.kind != "untraced"),
-            ExplainedPart("gaps", None, None, gaps_ns),
-            *([ExplainedPart("preempted", None, None, preempted_ns)] if preempted_ns else []),
-            *(part for part in in_steps if part.kind == "untraced"),
+            *ridden_parts,
             ExplainedPart("host", None, None, last_ns - int(ridden.end_ns[-1])),
         )
         return RequestExplanation(
@@ -127,23 +123,29 @@ class _Explainer:
         rides = rides[np.argsort(self.spans.start_ns[self.rides.step_row[rides]], kind="stable")]
         step_row, rows = self.rides.step_row[rides], np.full(len(rides), row)
         start, end = cut_rides(self.spans, step_row, requests.send_ns[rows], requests.last_token_ns[rows], rows)
-        return RiddenTime(start, end, self.rides.phase[rides], step_row, int(steps.device[step_row[0]]))
+        return RiddenTime(
+            start_ns=start,
+            end_ns=end,
+            phase=self.rides.phase[rides],
+            step_row=step_row,
+            is_known=~self.spans.has_lost_marker[step_row],
+            is_preempted=self._is_preempted(int(requests.request[row]), rides),
+            device=int(steps.device[step_row[0]]),
+        )
 
-    def _gaps(self, request: int, ridden: RiddenTime) -> tuple[int, int]:
-        """Gaps between rides, and apart from them those in which the request had been put back into the queue.
+    def _is_preempted(self, request: int, rides: _Array) -> _Array:
+        """Mask of the gaps between ``rides`` in which the request had been put back into the queue.
 
         A preempted request lost its cache and comes back as a prefill: the first ride in prefill whose step the host
         began after the preemption, or the first ride after it if none is. By host time, as the device may still have
         been at earlier steps.
         """
-        gap_ns = ridden.start_ns[1:] - ridden.end_ns[:-1]
         preemptions = self.capture.preemptions
-        host_ns = self.capture.steps.start_ns[ridden.step_row[1:]]
-        is_prefill = ridden.phase[1:] == Phase.PREFILL
-        is_preempted = np.zeros(len(gap_ns), bool)
+        host_ns = self.capture.steps.start_ns[self.rides.step_row[rides[1:]]]
+        is_prefill = self.rides.phase[rides[1:]] == Phase.PREFILL
+        is_preempted = np.zeros(len(host_ns), bool)
         for time_ns in preemptions.time_ns[preemptions.request == request].tolist():
             later = np.flatnonzero(host_ns >= time_ns)
             resumed = later[is_prefill[later]]
             is_preempted[(resumed if len(resumed) else later)[:1]] = True
-        preempted_ns = int(gap_ns[is_preempted].sum())
-        return int(gap_ns.sum()) - preempted_ns, preempted_ns
+        return is_preempted

@@ -25,8 +25,8 @@ def find_request(requests: RequestTable, wanted: str) -> int:
     Raises:
         UsageError: No request goes by that; the message lists near ones.
     """
-    names = requests.name.tolist()
-    numbers = requests.request.tolist()
+    names: list[str] = requests.name.tolist()
+    numbers: list[int] = requests.request.tolist()
     by_name = dict(zip(reversed(names), reversed(numbers), strict=True))
     if wanted in by_name:
         return by_name[wanted]

@@ -1,4 +1,4 @@
-"""What a device did in the steps that one request rode: kernels by family, idle, untraced; exact."""
+"""What happened from the first step that a request rode to the end of the last: kernels, idle, gaps, untraced."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmeter_native.attribution.intervals import Intervals
-from qmeter_native.attribution.timeline import share_time
+from qmeter_native.attribution.timeline import BusyTime, share_time
 from qmeter_native.attribution.usage import KernelNames
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.explanation import ExplainedPart
@@ -31,6 +31,8 @@ class RiddenTime:
         start_ns, end_ns: int64, when each ride began and ended.
         phase: `Phase` of each.
         step_row: int64, row of `StepTable`.
+        is_known: Mask; False where a step's markers were not recorded, so that only the host's call is known.
+        is_preempted: Mask over the gaps, one fewer than rides: the request had been put back into the queue.
         device: DeviceInfo.index of the steps.
     """
 
@@ -38,7 +40,14 @@ class RiddenTime:
     end_ns: _Array
     phase: _Array
     step_row: _Array
+    is_known: _Array
+    is_preempted: _Array
     device: int
+
+    @property
+    def gaps(self) -> tuple[_Array, _Array]:
+        """int64, where the gaps between rides begin and end."""
+        return self.end_ns[:-1], self.start_ns[1:]
 
 
 class KernelTimes:
@@ -53,37 +62,55 @@ class KernelTimes:
         self._longest_ns = int(lengths.max()) if len(lengths) else 0
 
     def parts(self, ridden: RiddenTime) -> list[ExplainedPart]:
-        """``kernels`` by family, most time first, and ``idle_in_steps``, of prefill and then of decode; ``untraced``.
+        """Parts that add up to the time from the first ride's start to the last one's end.
 
-        Parts without time are left out.
+        In order: ``kernels`` by family, most time first, and ``idle_in_steps``, of prefill and then of decode;
+        ``gaps``, ``preempted``; ``untraced`` by phase; those without time are left out. A gap beside a step whose
+        markers were not recorded is untraced where kernels were not recorded either: the device may have been at that
+        step.
         """
-        steps = Intervals.of(ridden.start_ns, ridden.end_ns)
-        if len(steps) == 0:
-            return []
         traced = self._traced.get(ridden.device, Intervals.whole(0, 0))
-        traced = traced.clipped(int(steps.start_ns[0]), int(steps.end_ns[-1]))
-        cuts = np.unique(np.concatenate([ridden.start_ns, ridden.end_ns, traced.start_ns, traced.end_ns]))
-        is_ridden, is_traced = steps.contains(cuts[:-1]), traced.contains(cuts[:-1])
-        phase = ridden.phase[np.searchsorted(ridden.start_ns, cuts[:-1], "right") - 1]
-        kernel_ns = self._by_family(ridden.device, cuts, is_ridden & is_traced, phase)
+        in_steps = _untraced_ns(traced, ridden.start_ns, ridden.end_ns)
+        start, end = ridden.gaps
+        is_hidden = ~ridden.is_preempted & ~(ridden.is_known[:-1] & ridden.is_known[1:])
+        in_gaps = np.where(is_hidden, _untraced_ns(traced, start, end), 0)
+        preempted_ns = int((end - start)[ridden.is_preempted].sum())
+        gaps_ns = int((end - start - in_gaps).sum()) - preempted_ns
+        kernel_ns = self._by_family(ridden, traced)
         parts, untraced = [], []
-        for each in Phase:
-            length_ns = np.where(is_ridden & (phase == each), np.diff(cuts), 0)
-            parts += _traced_parts(each, kernel_ns[each], int(length_ns[is_traced].sum()))
-            untraced.append(ExplainedPart("untraced", each.name.lower(), None, int(length_ns[~is_traced].sum())))
-        return [part for part in (*parts, *untraced) if part.time_ns]
+        for phase in Phase:
+            is_phase = ridden.phase == phase
+            traced_ns = int((ridden.end_ns - ridden.start_ns - in_steps)[is_phase].sum())
+            parts += _traced_parts(phase, kernel_ns[phase], traced_ns)
+            untraced_ns = int(in_steps[is_phase].sum() + in_gaps[is_phase[:-1]].sum())
+            untraced.append(ExplainedPart("untraced", phase.name.lower(), None, untraced_ns))
+        gaps = (ExplainedPart("gaps", None, None, gaps_ns), ExplainedPart("preempted", None, None, preempted_ns))
+        return [part for part in (*parts, *gaps, *untraced) if part.time_ns]
 
-    def _by_family(self, device: int, cuts_ns: _Array, is_counted: _Array, phase: _Array) -> _Array:
-        """int64 ``(phases, families)``: shared time between those cuts that count, by the phase of each."""
+    def _by_family(self, ridden: RiddenTime, traced: Intervals) -> _Array:
+        """int64 ``(phases, families)``: shared time in traced parts of the rides, by the phase of each."""
         kernels, num_families = self._kernels, len(_FAMILIES)
-        first, last = np.searchsorted(kernels.start_ns, (cuts_ns[0] - self._longest_ns, cuts_ns[-1]))
-        rows = first + np.flatnonzero(kernels.device[first:last] == device)
-        family = self._family_of_class[kernels.class_id[rows]]
+        steps = Intervals.of(ridden.start_ns, ridden.end_ns)
+        counted = steps.intersect(traced)
         sums = np.zeros(len(Phase) * num_families)
-        for part in share_time(kernels.start_ns[rows], kernels.end_ns[rows], cuts_ns, is_counted):
-            cell = phase[part.window].astype(np.int64) * num_families + family[part.row]
-            sums += np.bincount(cell, part.shared_ns, len(sums))
+        if len(counted):
+            edges = (ridden.start_ns, ridden.end_ns, counted.start_ns, counted.end_ns)
+            cuts = np.unique(np.concatenate(edges))
+            phase = ridden.phase[np.searchsorted(ridden.start_ns, cuts[:-1], "right") - 1].astype(np.int64)
+            first, last = np.searchsorted(kernels.start_ns, (cuts[0] - self._longest_ns, cuts[-1]))
+            rows = first + np.flatnonzero(kernels.device[first:last] == ridden.device)
+            family = self._family_of_class[kernels.class_id[rows]]
+            is_counted = counted.contains(cuts[:-1])
+            for part in share_time(kernels.start_ns[rows], kernels.end_ns[rows], cuts, is_counted):
+                cell = phase[part.window] * num_families + family[part.row]
+                sums += np.bincount(cell, part.shared_ns, len(sums))
         return sums.astype(np.int64).reshape(len(Phase), num_families)
+
+
+def _untraced_ns(traced: Intervals, start_ns: _Array, end_ns: _Array) -> _Array:
+    """int64, how much of each interval lies outside traced time."""
+    untraced: _Array = end_ns - start_ns - BusyTime(traced.start_ns, traced.end_ns).between(start_ns, end_ns)
+    return untraced
 
 
 def _traced_parts(phase: Phase, kernel_ns: _Array, traced_ns: int) -> list[ExplainedPart]:

@@ -78,6 +78,17 @@ def test_ridden_time_outside_traced_windows_is_untraced() -> None:
     assert sum(parts.values()) == 290
 
 
+def test_a_gap_beside_a_step_without_its_markers_is_untraced() -> None:
+    builder = CaptureBuilder().request(0, 0, 60, 900).traced(0, 300).traced(700, 1_000)
+    for step, start in enumerate((100, 200, 400, 800)):
+        builder.step(step, start, start + 10, num_markers=2).ride(step, 0, Phase.PREFILL if step == 0 else Phase.DECODE)
+    for step, start in ((0, 110), (1, 210), (3, 810)):
+        builder.marker(start, 2 * step).marker(start + 49, 2 * step + 1)
+    parts = told(explain(builder, 0)[0])
+    assert parts["untraced", "decode", None] == 700 - 300
+    assert parts["gaps", None, None] == (210 - 160) + (300 - 260) + (810 - 700)
+
+
 def test_the_gap_after_a_preemption_is_preempted() -> None:
     builder = CaptureBuilder().request(0, 0, 60, 900, tokens=4)
     for step, (start, phase) in enumerate(((10, Phase.PREFILL), (100, Phase.DECODE), (700, Phase.PREFILL))):
@@ -177,6 +188,7 @@ intervals = st.tuples(st.integers(-20, 220), st.integers(0, 80))
         st.tuples(intervals, st.sampled_from([GEMM, ATTENTION, SAMPLING]), st.integers(0, 1)), max_size=12
     ),
     steps=st.lists(st.tuples(intervals, st.integers(0, 1)), max_size=6),
+    num_markers=st.sampled_from([0, 2]),
     requests=st.lists(intervals, min_size=1, max_size=3),
     rides=st.sets(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 1)), max_size=20),
     windows=st.lists(intervals, max_size=3),
@@ -185,6 +197,7 @@ intervals = st.tuples(st.integers(-20, 220), st.integers(0, 80))
 def test_the_parts_always_add_up(
     kernels: list[tuple[tuple[int, int], str, int]],
     steps: list[tuple[tuple[int, int], int]],
+    num_markers: int,
     requests: list[tuple[int, int]],
     rides: set[tuple[int, int, int]],
     windows: list[tuple[int, int]],
@@ -194,7 +207,9 @@ def test_the_parts_always_add_up(
     for (start, length), name, process in kernels:
         builder.kernel(start, start + length, name, process=process, stream=process)
     for step, ((start, length), process) in enumerate(steps):
-        builder.step(step, start, start + length, process=process)
+        builder.step(step, start, start + length, process=process, num_markers=num_markers)
+        if step % 2:
+            builder.marker(start + 5, 2 * step, process=process).marker(start + length, 2 * step + 1, process=process)
     for request, (start, length) in enumerate(requests):
         builder.request(request, start, start + length, start + length)
     for step, request, process in rides:

@@ -75,6 +75,13 @@ def test_devices_are_kept_apart() -> None:
     assert times[0].overlapped_ns == 0
 
 
+def test_each_process_says_what_it_ran_where() -> None:
+    builder = CaptureBuilder(100, {"devices": (device(0), device(1)), "processes": TWO_PROCESSES})
+    builder.kernel(0, 5).kernel(5, 9).kernel(0, 5, process=1, device=1)
+    rows = attribute(builder.build(), "test").processes
+    assert [(row.pid, row.devices, row.num_kernels) for row in rows] == [(100, (0,), 2), (101, (1,), 1)]
+
+
 def test_kernels_of_an_unlisted_device_are_pointed_out() -> None:
     report = attribute(CaptureBuilder().kernel(0, 5, device=4).build(), "test")
     assert report.balance.time[0].busy_ns == 0
@@ -91,6 +98,15 @@ def test_two_processes_on_one_device_share_its_time() -> None:
     assert (time.busy_ns, time.overlapped_ns, time.assigned_ns, time.residual_ns) == (60, 20, 60, 0)
     assert report.requests[0].share_decode_s == pytest.approx(60e-9)
     assert report.phases[1].num_tokens == 1
+
+
+def test_totals_count_requests_that_were_sent_inside_the_measured_window() -> None:
+    builder = CaptureBuilder(1_000, {"measure_start_ns": T0 + 100, "measure_end_ns": T0 + 500})
+    builder.request(0, 50, 120, 150, tokens=7).request(1, 100, 160, 400, tokens=3).request(2, 500, 600, 700, tokens=9)
+    report = attribute(builder.build(), "test")
+    assert (report.totals.num_requests, report.totals.num_output_tokens) == (1, 3)
+    assert (report.totals.e2e_s.count, report.totals.e2e_s.mean) == (1, pytest.approx(300e-9))
+    assert [row.request for row in report.requests] == [0, 1, 2]
 
 
 def test_lost_markers_are_pointed_out() -> None:

@@ -259,6 +259,8 @@ def test_coverage_is_told_only_where_something_was_not_traced() -> None:
     assert "busy" in coverage
     assert "9.80 to 10.20" in coverage
     assert "of traced time only" in coverage
+    assert "as long as the host's call" in printed(replace(report, coverage=(reports.coverage(5),)))
+    assert "as long as the host's call" not in printed(report)
 
 
 def test_untraced_time_is_a_term_of_the_balance() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from qmeter_native.model.report import AttributionReport, LatencyParts, RequestRow
 from qmeter_native.reporters.console.footnotes import Footnotes
@@ -13,6 +14,8 @@ from qmeter_native.units import ns_to_s
 
 __all__ = ["request_sections"]
 
+_HOST_STEPS: Final = "outside traced time a step is as long as the host's call, and what the device did after it a gap"
+
 
 def request_sections(report: AttributionReport, num_requests: int, width: int) -> list[Section]:
     """The slowest ``num_requests`` by end-to-end latency, twice: elapsed time and shares, which are never added."""
@@ -21,10 +24,12 @@ def request_sections(report: AttributionReport, num_requests: int, width: int) -
         return []
     is_part = len(rows) < len(report.requests)
     subtitle = f"slowest {count(len(rows))} of {count(len(report.requests))}" if is_part else ""
-    return [_elapsed_section(rows, subtitle, width), _share_section(rows, width)]
+    is_traced = all(coverage.is_complete for coverage in report.coverage)
+    remarks = [] if is_traced else [_HOST_STEPS]
+    return [_elapsed_section(rows, subtitle, remarks, width), _share_section(rows, width)]
 
 
-def _elapsed_section(rows: Sequence[RequestRow], subtitle: str, width: int) -> Section:
+def _elapsed_section(rows: Sequence[RequestRow], subtitle: str, remarks: Sequence[str], width: int) -> Section:
     footnotes = Footnotes()
     parts: dict[str, Callable[[LatencyParts], int]] = {
         "queue": lambda elapsed: elapsed.queue_ns,
@@ -43,7 +48,7 @@ def _elapsed_section(rows: Sequence[RequestRow], subtitle: str, width: int) -> S
         _latency("TPOT", [row.tpot_s for row in rows], footnotes, rank=2),
     ]
     table, _ = fitted_table(columns, width)
-    return Section("Requests: what they waited", [table], subtitle, footnotes)
+    return Section("Requests: what they waited", [table], subtitle, footnotes, remarks)
 
 
 def _share_section(rows: Sequence[RequestRow], width: int) -> Section:
