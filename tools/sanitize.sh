@@ -25,6 +25,7 @@ run() { # NAME
   local out="build/sanitize/$1"
   echo "$1: spool" && "$out/spool" "$out/work"
   echo "$1: kernel_tracer" && "$out/kernel_tracer" "$out/fakes/libcupti.so.13" "$out/work"
+  echo "$1: inject" && "$out/inject" "$out/fakes/libcupti.so.13" "$out/work"
   echo "$1: energy_sampler" && "$out/energy_sampler" "$out/fakes/libnvidia-ml.so.1" "$out/work"
 }
 

@@ -5,15 +5,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <atomic>
+#include <array>
+#include <cstddef>
 #include <cstring>
 
 namespace qmeter {
 namespace {
 
-// The file's block, or nullptr.
-const ControlBlock* map_block(const char* path) noexcept {
+constexpr size_t kNumWords = sizeof(ControlBlock) / sizeof(uint64_t);
+constexpr size_t kGenerationWord = offsetof(ControlBlock, generation) / sizeof(uint64_t);
+
+// The words of the file's block, or nullptr.
+const uint64_t* map_block(const char* path) noexcept {
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return nullptr;
   struct stat status{};
@@ -22,19 +25,21 @@ const ControlBlock* map_block(const char* path) noexcept {
     mapped = mmap(nullptr, sizeof(ControlBlock), PROT_READ, MAP_SHARED, fd, 0);
   }
   ::close(fd);
-  return mapped != MAP_FAILED ? static_cast<const ControlBlock*>(mapped) : nullptr;
+  return mapped != MAP_FAILED ? static_cast<const uint64_t*>(mapped) : nullptr;
 }
 
-void unmap(const ControlBlock* block) noexcept {
-  if (block != nullptr) munmap(const_cast<ControlBlock*>(block), sizeof *block);
+void unmap(const uint64_t* words) noexcept {
+  if (words != nullptr) munmap(const_cast<uint64_t*>(words), sizeof(ControlBlock));
 }
 
-// The generation before and after must be one and even, else the copy may be torn.
-bool copy_whole(const ControlBlock& shared, ControlBlock& copy) noexcept {
-  const uint64_t before = __atomic_load_n(&shared.generation, __ATOMIC_ACQUIRE);
-  std::memcpy(&copy, &shared, sizeof copy);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  const uint64_t after = __atomic_load_n(&shared.generation, __ATOMIC_RELAXED);
+// The generation before and after must be one and even, else the copy may be torn. Acquiring loads keep their
+// order.
+bool copy_whole(const uint64_t* shared, ControlBlock& copy) noexcept {
+  std::array<uint64_t, kNumWords> words{};
+  const uint64_t before = __atomic_load_n(&shared[kGenerationWord], __ATOMIC_ACQUIRE);
+  for (size_t i = 0; i < kNumWords; ++i) words[i] = __atomic_load_n(&shared[i], __ATOMIC_ACQUIRE);
+  const uint64_t after = __atomic_load_n(&shared[kGenerationWord], __ATOMIC_ACQUIRE);
+  std::memcpy(&copy, words.data(), sizeof copy);
   return before == after && before % 2 == 0;
 }
 
@@ -54,21 +59,21 @@ ControlDemand demand_at(const ControlBlock& block, int64_t realtime_ns) noexcept
 
 ControlFile::ControlFile(const std::string& path) noexcept {
   last_.mode = ControlMode::kRunning;
-  const ControlBlock* mapped = path.empty() ? nullptr : map_block(path.c_str());
-  if (mapped != nullptr && mapped->magic == kControlMagic && mapped->version == kControlVersion) {
-    block_ = mapped;
-  } else {
-    unmap(mapped);
-  }
+  words_ = path.empty() ? nullptr : map_block(path.c_str());
+  ControlBlock first{};
+  if (words_ != nullptr) std::memcpy(&first, words_, sizeof first);
+  if (first.magic == kControlMagic && first.version == kControlVersion) return;
+  unmap(words_);
+  words_ = nullptr;
 }
 
-ControlFile::~ControlFile() { unmap(block_); }
+ControlFile::~ControlFile() { unmap(words_); }
 
 const ControlBlock& ControlFile::read() noexcept {
   constexpr int kTries = 100;  // the launcher writes for less than a microsecond
   ControlBlock copy{};
-  for (int i = 0; block_ != nullptr && i < kTries; ++i) {
-    if (!copy_whole(*block_, copy)) continue;
+  for (int i = 0; words_ != nullptr && i < kTries; ++i) {
+    if (!copy_whole(words_, copy)) continue;
     last_ = copy;
     break;
   }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 namespace qmeter {
@@ -41,13 +40,13 @@ class ControlFile {
   ControlFile(const ControlFile&) = delete;
   ControlFile& operator=(const ControlFile&) = delete;
 
-  bool is_open() const noexcept { return block_ != nullptr; }
+  bool is_open() const noexcept { return words_ != nullptr; }
 
   // The last whole block that was seen. Without a file: running.
   const ControlBlock& read() noexcept;
 
  private:
-  const ControlBlock* block_ = nullptr;  // shared with the launcher
+  const uint64_t* words_ = nullptr;  // the block, shared with the launcher
   ControlBlock last_{};
 };
 
