@@ -45,7 +45,6 @@ class KernelMerge:
 
     Attributes:
         num_implausible: Kernels left out for their stamps.
-        first_start_ns: Start of the first kernel; 0 if there is none.
         last_end_ns: End of the last kernel; 0 if there is none.
     """
 
@@ -57,7 +56,6 @@ class KernelMerge:
         self._process = process
         self._chunk_rows = chunk_rows
         self.num_implausible = 0
-        self.first_start_ns = 0
         self.last_end_ns = 0
 
     def __iter__(self) -> Iterator[KernelTable]:
@@ -75,7 +73,6 @@ class KernelMerge:
             next_start_ns = self._blocks[end][1].first_start_ns if end < len(self._blocks) else None
             chunk, carried = self._split(chunk, next_start_ns)
             if len(chunk):
-                self.first_start_ns = self.first_start_ns or int(chunk.start_ns[0])
                 self.last_end_ns = max(self.last_end_ns, int(chunk.end_ns.max()))
                 yield chunk
 
