@@ -30,6 +30,8 @@ class RunPhase(Enum):
     WARM_UP = "warming up"
     IDLE = "measuring idle power"
     SERVING = "serving"
+    COMMAND = "tracing the command"
+    ENDING = "waiting for the command to end"
     WRITING = "writing the capture"
 
 

@@ -91,7 +91,8 @@ class Session:
         if not self.options.energy:
             self._sampler.close()
         if self.is_cuda:
-            self.state.cuda_devices = cuda_ordinals(self.state.devices)
+            gpus = [device for device in devices if device.kind == "cuda"]
+            self.state.cuda_devices = [gpus[position].index for position in cuda_ordinals(gpus)]
             if self.options.kernels:
                 self._tracer = self._start_tracer(native)
         self.state.software = software_versions()
@@ -294,8 +295,12 @@ def _no_gpu(devices: Sequence[DeviceInfo]) -> DeviceError:
 
 
 def _used(devices: Sequence[DeviceInfo], wanted: str) -> list[DeviceInfo]:
-    """GPUs if they are wanted and there are any that CUDA may see, else the CPU."""
+    """The GPUs that CUDA may see, if they are wanted and there are any, else the CPU.
+
+    GPUs that ``CUDA_VISIBLE_DEVICES`` hides are left out: their energy is not this run's.
+    """
     gpus = [device for device in devices if device.kind == "cuda"]
-    if wanted == "cuda" or (wanted == "auto" and cuda_ordinals(gpus)):
-        return gpus
+    visible = cuda_ordinals(gpus)
+    if wanted == "cuda" or (wanted == "auto" and visible):
+        return [gpus[position] for position in sorted(visible)] or gpus
     return [device for device in devices if device.kind != "cuda"]

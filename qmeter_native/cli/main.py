@@ -29,7 +29,10 @@ class CommandEntry:
 
 SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
     "Prepare": (CommandEntry("doctor", "Say what this machine can measure, what not, and what to do."),),
-    "Measure": (CommandEntry("trace", "Serve a workload and record kernels, requests and energy."),),
+    "Measure": (
+        CommandEntry("trace", "Record kernels, requests and energy of an engine, a server or any CUDA command."),
+        CommandEntry("ctl", "Switch the tracing of a launched command on and off while it runs."),
+    ),
     "Look": (
         CommandEntry("report", "Say which kernel spent the time and the joules, for which request."),
         CommandEntry("export", "Write a capture in the format of another tool."),

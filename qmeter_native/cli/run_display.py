@@ -25,13 +25,16 @@ _PLAIN_PERIOD_S: Final = 5.0
 class RunDisplay:
     """Context manager. While it is open, the first Ctrl-C sets ``stop``; the second ends the program as ever.
 
+    Args:
+        is_live: Draw a live line if standard error is a terminal; False where a command writes to it as well.
+
     Attributes:
         stop: Set when the user wants the run to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_live: bool = True) -> None:
         self.stop = Event()
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = is_live and sys.stderr.isatty()
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -65,6 +68,16 @@ class RunDisplay:
         if not self._is_terminal and figures and time.monotonic() - self._printed >= _PLAIN_PERIOD_S:
             self._printed = time.monotonic()
             click.echo(f"{status.phase.value}: {figures}", err=True)
+
+    def show_checkpoint(self, done_bytes: int, total_bytes: int) -> None:
+        """Show how far the writing of a shape's checkpoint is."""
+        figures = f"{quantity(done_bytes, 'B')} of {quantity(total_bytes, 'B')}"
+        self._bar.update(
+            self._task, description="writing a checkpoint", total=total_bytes, completed=done_bytes, figures=figures
+        )
+        if not self._is_terminal and time.monotonic() - self._printed >= _PLAIN_PERIOD_S:
+            self._printed = time.monotonic()
+            click.echo(f"writing a checkpoint: {figures}", err=True)
 
     def _enter(self, phase: RunPhase) -> None:
         self._phase = phase

@@ -1,0 +1,271 @@
+"""Any command, traced: started under injection, followed with all its processes, finalized when they are over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+from qmeter_native.capture.control import CONTROL_FILE, ControlBlock
+from qmeter_native.capture.control_socket import ControlServer
+from qmeter_native.capture.driving import RunPhase, RunStatus
+from qmeter_native.capture.gpu_lock import GpuLock
+from qmeter_native.capture.launch_environment import check_no_profiler, traced_environment
+from qmeter_native.capture.no_tracing import record_no_tracing
+from qmeter_native.capture.process_tree import ProcessTree
+from qmeter_native.capture.server_load import ServerLoad
+from qmeter_native.capture.session import Session, SessionOptions
+from qmeter_native.capture.trace_schedule import TraceSchedule, TraceTimes
+from qmeter_native.errors import QmeterError, UsageError
+from qmeter_native.model.capture import Capture
+from qmeter_native.model.manifest import EngineInfo
+from qmeter_native.storage.schema import SPOOL_FOLDER, SPOOL_SUFFIX
+
+__all__ = ["LOG_FILE", "LaunchOptions", "LaunchResult", "launch"]
+
+LOG_FILE: Final = "server.log"
+"""Its name in the capture's folder."""
+
+_TICK_S: Final = 0.02
+_STOP_PATIENCE_S: Final = 30.0
+"""How long a server may take to end after SIGINT, and again after SIGTERM, before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOptions:
+    """What to run and what to collect.
+
+    Attributes:
+        command: The command and its arguments.
+        session: Devices, energy and whether kernels are traced.
+        times: When kernels are recorded.
+        load: What to ask of the command, which is a server then; None: it does what it does until it ends.
+        engine: The engine as far as the launcher knows it; its plugin tells the rest.
+        idle_s: How long the idle power is measured: before the command starts or, with a load, when it is warm.
+        grace_s: How long to wait for processes that outlive the command.
+        log: Write what the command prints to ``server.log`` in the capture instead of to the terminal.
+        notes: Validity entries (code, message) that the caller knows of.
+    """
+
+    command: tuple[str, ...]
+    session: SessionOptions = field(default_factory=SessionOptions)
+    times: TraceTimes = field(default_factory=TraceTimes)
+    load: ServerLoad | None = None
+    engine: EngineInfo | None = None
+    idle_s: float = 2.0
+    grace_s: float = 10.0
+    log: bool = False
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchResult:
+    """How it went.
+
+    Attributes:
+        capture: The finished capture.
+        exit_code: The command's, as shells count it: 128 + n for signal n.
+        failure: Why the load was not done, None if it was or there was none.
+        finalize_s: Seconds that it took to make the capture from the spools.
+    """
+
+    capture: Capture
+    exit_code: int
+    failure: QmeterError | None
+    finalize_s: float
+
+
+def launch(
+    path: Path,
+    options: LaunchOptions,
+    *,
+    stop: Event | None = None,
+    observe: Callable[[RunStatus], None] = lambda _: None,
+) -> LaunchResult:
+    """Run a command, traced, and leave the capture ``path`` behind.
+
+    Must be called from the main thread: SIGTERM is passed on to the command, SIGUSR1 switches tracing on and off.
+
+    Args:
+        path: Directory to create.
+        options: What to do.
+        stop: When set, the command is interrupted; what it does until it ends is still captured.
+        observe: Told about progress.
+
+    Raises:
+        UsageError: There is no such command; nothing is left at ``path``.
+        DeviceError: Another profiler is attached.
+        CaptureError: ``path`` exists or cannot be written.
+    """
+    if shutil.which(options.command[0]) is None:
+        raise UsageError(f"there is no command called {options.command[0]!r}", "Check the command after `--`.")
+    if options.session.kernels:
+        check_no_profiler(os.environ)
+    session = Session(path, replace(options.session, kernels=False))
+    locks = GpuLock(session.state.devices)
+    try:
+        run = _Launch(session, options, stop or Event(), observe)
+        run.describe(locks.others)
+        exit_code, failure = run.run()
+    except BaseException:
+        session.discard()
+        raise
+    finally:
+        locks.close()
+    observe(RunStatus(RunPhase.WRITING))
+    begin = time.monotonic()
+    capture = session.close()
+    return LaunchResult(capture, exit_code, failure, time.monotonic() - begin)
+
+
+class _Launch:
+    def __init__(
+        self, session: Session, options: LaunchOptions, stop: Event, observe: Callable[[RunStatus], None]
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._stop = stop
+        self._observe = observe
+        self._spools = session.path / SPOOL_FOLDER
+
+    def describe(self, others: dict[int, str]) -> None:
+        """Tell the capture what is known before the command runs."""
+        session, options = self._session, self._options
+        if options.engine is not None:
+            session.describe(engine=options.engine)
+        session.describe(workload={"command": list(options.command)})
+        record_no_tracing(session.spool, session.state.start_ns)
+        for code, message in options.notes:
+            session.warn(code, message)
+        for index, holder in others.items():
+            session.warn(
+                "gpu_shared",
+                f"Another trace ({holder}) measures this GPU at the same time: the energy is that of both.",
+                f"device {index}",
+            )
+
+    def run(self) -> tuple[int, QmeterError | None]:
+        """The command's exit code, and what kept its load from being done."""
+        options, session = self._options, self._session
+        control = ControlBlock(self._spools / CONTROL_FILE)
+        environment = traced_environment(
+            os.environ, session.path, kernels=options.session.kernels, cupti_path=options.session.cupti_path
+        )
+        if options.load is None and options.idle_s > 0:
+            self._observe(RunStatus(RunPhase.IDLE))
+            session.measure_idle(options.idle_s, self._stop.wait)
+        log = session.path / LOG_FILE if options.log else None
+        tree = ProcessTree(options.command, environment, log)
+        schedule = TraceSchedule(control, options.times)
+        server = ControlServer(session.path, schedule, lambda: self._count(tree))
+        try:
+            with _signals(tree, schedule):
+                failure = self._run_to_end(tree, schedule)
+                self._end(tree)
+                is_over = tree.wait_for_all(options.grace_s)
+        finally:
+            server.close()
+            schedule.stop()
+            control.close()
+        session.end()
+        self._note_end(tree, is_over)
+        return _shell_code(tree.returncode), failure
+
+    def _run_to_end(self, tree: ProcessTree, schedule: TraceSchedule) -> QmeterError | None:
+        if self._options.load is not None:
+            return self._serve(tree, schedule, self._options.load)
+        self._follow(tree, schedule)
+        return None
+
+    def _follow(self, tree: ProcessTree, schedule: TraceSchedule) -> None:
+        """Until the command ends or the user ends it."""
+        self._session.begin()
+        self._observe(RunStatus(RunPhase.COMMAND))
+        while tree.poll() is None and not self._stop.is_set():
+            schedule.tick()
+            time.sleep(_TICK_S)
+
+    def _serve(self, tree: ProcessTree, schedule: TraceSchedule, load: ServerLoad) -> QmeterError | None:
+        """Give the server its load; what kept it from being done."""
+        try:
+            load.drive(
+                self._session,
+                is_alive=lambda: tree.poll() is None,
+                idle_s=self._options.idle_s,
+                tick=schedule.tick,
+                stop=self._stop,
+                observe=self._observe,
+            )
+        except QmeterError as error:
+            if tree.poll() is not None:
+                self._session.warn("command_ended", f"The server ended with exit code {_shell_code(tree.returncode)}.")
+            self._session.warn("load_failed", f"The workload was not done: {error.what}")
+            return error
+        return None
+
+    def _end(self, tree: ProcessTree) -> None:
+        """End the command if it still runs: ask, ask again, kill; at once when the user insists."""
+        if tree.poll() is not None:
+            return
+        self._observe(RunStatus(RunPhase.ENDING))
+        tree.interrupt() if self._stop.is_set() else tree.send(signal.SIGINT)
+        if not self._ends_in_time(tree):
+            tree.send(signal.SIGTERM)
+            if not self._ends_in_time(tree):
+                tree.kill()
+
+    @staticmethod
+    def _ends_in_time(tree: ProcessTree) -> bool:
+        end = time.monotonic() + _STOP_PATIENCE_S
+        try:
+            while tree.poll() is None and time.monotonic() < end:
+                time.sleep(_TICK_S)
+        except KeyboardInterrupt:  # a second Ctrl-C: the capture is still finished
+            tree.kill()
+        return tree.poll() is not None
+
+    def _count(self, tree: ProcessTree) -> tuple[int, int, int]:
+        spools = list(self._spools.glob(f"*{SPOOL_SUFFIX}"))
+        traced = [file for file in spools if "-cuda" in file.name]
+        return len(tree.descendants()), len(traced), sum(file.stat().st_size for file in spools)
+
+    def _note_end(self, tree: ProcessTree, is_over: bool) -> None:
+        session = self._session
+        if self._stop.is_set():
+            session.warn("interrupted", "The run was interrupted; the capture holds what was done until then.")
+        if not is_over:
+            left = ", ".join(map(str, tree.descendants()))
+            session.warn("outlived", f"Processes outlived the command and were left alone, no longer traced: {left}.")
+        if self._options.session.kernels and not any(self._spools.glob(f"*-cuda*{SPOOL_SUFFIX}")):
+            session.warn(
+                "no_cuda", "No process of the command initialised CUDA: there are no kernels, and the energy is idle."
+            )
+
+
+@contextmanager
+def _signals(tree: ProcessTree, schedule: TraceSchedule) -> Iterator[None]:
+    """SIGTERM goes to the command; SIGUSR1 switches tracing."""
+    handlers: dict[signal.Signals, Callable[..., Any]] = {
+        signal.SIGTERM: lambda *_: tree.send(signal.SIGTERM),
+        signal.SIGUSR1: lambda *_: schedule.toggle(),
+    }
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _shell_code(returncode: int | None) -> int:
+    """What a shell would say: 128 + n for signal n, 137 for a command that had to be killed."""
+    if returncode is None:
+        return 128 + signal.SIGKILL
+    return returncode if returncode >= 0 else 128 - returncode

@@ -1,0 +1,126 @@
+"""A command and all that descends from it, also what outlives its parent.
+
+This process becomes the subreaper of its descendants: the kernel makes it the parent of orphans, so that daemons of the
+command can be waited for like children.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from qmeter_native.errors import UsageError
+
+__all__ = ["ProcessTree"]
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_STDIN: Final = 0
+
+
+class ProcessTree:
+    """Constructed = started, in this process's terminal and process group, with its standard streams.
+
+    Args:
+        command: The command and its arguments.
+        environment: All of its environment.
+        log: A file to create for its standard output and error, which are not to be seen then.
+
+    Raises:
+        UsageError: There is no such command, or it cannot be executed.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path | None = None) -> None:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            with ExitStack() as files:
+                output = None if log is None else files.enter_context(log.open("wb"))
+                self._process = subprocess.Popen(list(command), env=dict(environment), stdout=output, stderr=output)
+        except OSError as error:
+            raise UsageError(
+                f"{command[0]} cannot be started: {error.strerror}", "Check the command after `--`."
+            ) from error
+        self.returncode: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the command itself."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Reap what has ended; the command's return code as `subprocess` gives it, None while it runs."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return self.returncode
+            if pid == 0:
+                return self.returncode
+            if pid == self.pid:
+                self.returncode = self._process.returncode = os.waitstatus_to_exitcode(status)
+
+    def descendants(self) -> list[int]:
+        """Pids of all living descendants of this process, the command and orphans of it among them."""
+        children: dict[int, list[int]] = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                parent, is_zombie = _parent_of(folder)
+                if not is_zombie:
+                    children.setdefault(parent, []).append(int(folder.name))
+        found, new = [], [os.getpid()]
+        while new:
+            new = [child for pid in new for child in children.get(pid, ())]
+            found += new
+        return found
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the command, unless the terminal has done so: Ctrl-C goes to all of its foreground."""
+        if not _is_foreground():
+            self.send(signal.SIGINT)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the command; nothing happens if it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the command and all its descendants."""
+        for pid in self.descendants():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def wait_for_all(self, timeout_s: float) -> bool:
+        """Wait until no descendant is left; False after ``timeout_s``."""
+        end = time.monotonic() + timeout_s
+        while True:
+            self.poll()
+            if not self.descendants():
+                return True
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.05)
+
+
+def _parent_of(folder: Path) -> tuple[int, bool]:
+    """Parent of a process, and whether it has ended already; (0, True) if it is gone."""
+    try:
+        state, parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return 0, True
+    return int(parent), state == "Z"
+
+
+def _is_foreground() -> bool:
+    """Whether this process is in the foreground of a terminal."""
+    try:
+        return os.isatty(_STDIN) and os.tcgetpgrp(_STDIN) == os.getpgrp()
+    except OSError:
+        return False
