@@ -33,7 +33,8 @@ def finalize(path: Path, unwritten: Mapping[str, Stats] | None = None) -> None:
 
     Args:
         path: The capture.
-        unwritten: By name of a spool file, statistics that its process has and the file does not: the disk was full.
+        unwritten: By name, the spools that the caller has closed, with statistics that they could not hold any more
+            because the disk was full.
 
     Raises:
         CaptureNotFoundError: There is no spool under ``path``.

@@ -72,7 +72,8 @@ def _renumbered(run: TracedRun, joined: JoinedRequests, position: int) -> dict[s
         table: Any = spool.tables[name]
         numbers = (joined.engine_numbers if name in _OF_ENGINE else joined.client_numbers)[position]
         request: NDArray[Any] = numbers(table.request)
-        changed[name] = replace(table, request=request).take(request >= 0)
+        renumbered = replace(table, request=request)
+        changed[name] = renumbered if (request >= 0).all() else renumbered.take(request >= 0)
     steps = cast(StepTable, spool.tables[StepTable.NAME])
     gpu_uuids = run.processes.infos[run.processes.of_spool[position]].gpu_uuids
     changed[StepTable.NAME] = replace(steps, device=step_devices(spool, gpu_uuids, run.state))

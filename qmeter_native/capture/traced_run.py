@@ -51,7 +51,7 @@ class TracedRun:
 
         Args:
             path: The capture.
-            unwritten: By name of a spool file, statistics that its process has and the file does not.
+            unwritten: By name, the spools that the caller has closed, with statistics that they could not hold.
 
         Raises:
             CaptureNotFoundError: There is no spool under ``path``.
@@ -60,7 +60,8 @@ class TracedRun:
         files = spool_files(path)
         if not files:
             raise CaptureNotFoundError(f"{path} has no spool to finalize", "Check the path.")
-        living = [file for file in files if is_being_written(file)]  # before they are read: they may end meanwhile
+        # Asked before they are read, because they may end meanwhile. A child of the caller may hold the caller's lock.
+        living = [file for file in files if file.name not in unwritten and is_being_written(file)]
         spools, kernels = [], []
         for file in files:
             try:

@@ -8,4 +8,12 @@ from qmeter_native.storage.spool import SpoolContents, read_spool, scan_spool
 from qmeter_native.storage.spool_join import join_spools
 from qmeter_native.storage.writer import write_capture
 
-__all__ = ["SCHEMA_VERSION", "SpoolContents", "join_spools", "read_capture", "read_spool", "scan_spool", "write_capture"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "SpoolContents",
+    "join_spools",
+    "read_capture",
+    "read_spool",
+    "scan_spool",
+    "write_capture",
+]

@@ -52,19 +52,6 @@ class KernelBlocks:
 
     def table(self) -> KernelTable:
         """All kernels; ``process`` is 0 and ``range_id`` -1."""
-        num_rows = self.num_rows
-        columns: dict[str, NDArray[Any]] = {
-            "process": np.zeros(num_rows, "i2"),
-            "range_id": np.full(num_rows, -1, "i4"),
-        }
-        for spec in KernelTable.columns():
-            if spec.name not in columns:
-                columns[spec.name] = np.empty(num_rows, spec.metadata["dtype"])
-        row = 0
-        for block in self.blocks:
-            records = self.records(block)
-            for name in KERNEL_RECORD.names or ():
-                columns[name][row : row + len(records)] = records[name]
-            row += len(records)
-            self.file.release_before(block.block.end)
-        return KernelTable(**columns)
+        columns = self.file.columns([block.block for block in self.blocks], KERNEL_RECORD)
+        absent = {"process": np.zeros(self.num_rows), "range_id": np.full(self.num_rows, -1)}
+        return KernelTable.from_columns(**columns, **absent)

@@ -99,9 +99,7 @@ def _tables(file: SpoolFile, by_kind: dict[int, list[Block]], highest_class: int
     for kind, table in RECORD_TABLES.items():
         if kind is RecordKind.KERNEL:
             continue
-        dtype = RECORD_DTYPES[kind]
-        parts = [file.records(block, dtype) for block in by_kind[kind]]
-        records = np.concatenate(parts) if parts else np.empty(0, dtype)
+        records = file.columns(by_kind[kind], RECORD_DTYPES[kind])
         if kind is RecordKind.CLASS:
             tables[table.NAME] = _classes(records, highest_class, strings)
         else:
@@ -122,16 +120,17 @@ def _strings(payloads: Sequence[NDArray[np.uint8]]) -> dict[int, str]:
     return strings
 
 
-def _table(table: type[Table], records: NDArray[Any], strings: dict[int, str]) -> Table:
+def _table(table: type[Table], records: dict[str, NDArray[Any]], strings: dict[int, str]) -> Table:
     columns: dict[str, NDArray[Any]] = {}
     for spec in table.columns():
         dtype = spec.metadata["dtype"]
         if spec.name == "process":  # a spool does not know its number among the others
-            columns[spec.name] = np.zeros(len(records), dtype)
+            num_rows = len(next(iter(records.values())))
+            columns[spec.name] = np.broadcast_to(np.zeros(1, dtype), num_rows)
         elif dtype.hasobject:
             columns[spec.name] = _texts(records[spec.name], strings)
         else:
-            columns[spec.name] = records[spec.name].astype(dtype)
+            columns[spec.name] = records[spec.name].astype(dtype, copy=False)
     return table(**columns)
 
 
@@ -141,9 +140,9 @@ def _texts(ids: NDArray[Any], strings: dict[int, str]) -> NDArray[Any]:
     return texts
 
 
-def _classes(defined: NDArray[Any], highest_used: int, strings: dict[int, str]) -> KernelClassTable:
+def _classes(defined: dict[str, NDArray[Any]], highest_used: int, strings: dict[int, str]) -> KernelClassTable:
     """Classes in order of their ids. Ids that kernels use but whose definition was lost get a class that says so."""
-    highest = max(int(defined["class_id"].max(initial=0)) if len(defined) else -1, highest_used)
+    highest = max(defined["class_id"].astype(np.int64).max(initial=-1), highest_used)
     columns: dict[str, NDArray[Any]] = {}
     for spec in KernelClassTable.columns():
         columns[spec.name] = np.zeros(highest + 1, spec.metadata["dtype"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,19 @@ class SpoolFile:
     def records(self, block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
         """The records of a block, a read-only view of the file; an incomplete one at its end is left out."""
         return np.frombuffer(self._data, dtype, (block.end - block.start) // dtype.itemsize, block.start)
+
+    def columns(self, blocks: Sequence[Block], dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+        """The records of all ``blocks``, in their order, as one array a field."""
+        num_rows = sum((block.end - block.start) // dtype.itemsize for block in blocks)
+        columns = {name: np.empty(num_rows, dtype[name]) for name in dtype.names or ()}
+        row = 0
+        for block in blocks:
+            records = self.records(block, dtype)
+            for name, values in columns.items():
+                values[row : row + len(records)] = records[name]
+            row += len(records)
+            self.release_before(block.end)
+        return columns
 
     def sound_blocks(self) -> Iterator[Block]:
         """Each block with right checksums, in the file's order; after damage, goes on at the next magic number.

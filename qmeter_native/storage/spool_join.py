@@ -44,7 +44,7 @@ def join_spools(spools: Sequence[SpoolContents], processes: Sequence[int] | None
             parts[table.NAME].append(_of_process(spool.tables[table.NAME], process))
         kernels = cast(KernelTable, parts["kernels"].pop())
         parts["kernels"].append(replace(kernels, class_id=class_map[kernels.class_id]))
-    joined: dict[str, Table] = {table.NAME: table.concat(parts[table.NAME]) for table in TABLES}
+    joined: dict[str, Table] = {table.NAME: _concat(table, parts[table.NAME]) for table in TABLES}
     joined["kernel_classes"] = classes
     for name, column in _ORDER.items():
         joined[name] = _sorted(joined[name], getattr(joined[name], column))
@@ -69,7 +69,13 @@ def join_classes(spools: Sequence[SpoolContents]) -> tuple[KernelClassTable, lis
 def _of_process(table: Table, process: int) -> Table:
     if not any(spec.name == "process" for spec in fields(table)):
         return table
-    return cast(Table, replace(cast(Any, table), process=np.full(len(table), process, "i2")))
+    return cast(Table, replace(cast(Any, table), process=np.broadcast_to(np.int16(process), len(table))))
+
+
+def _concat(table: type[Table], parts: Sequence[Table]) -> Table:
+    """All rows; where only one part has any, that part itself and no copy."""
+    some = [part for part in parts if len(part)]
+    return some[0] if len(some) == 1 else table.concat(some)
 
 
 def _sorted(table: Table, key: NDArray[Any]) -> Table:

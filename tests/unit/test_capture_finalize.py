@@ -122,6 +122,15 @@ def test_a_spool_whose_process_lives_is_read_and_left_to_it(tmp_path: Path) -> N
     assert sorted(file.name for file in (path / "spool").iterdir()) == ["b.qms", "control"]
 
 
+def test_a_spool_that_the_caller_has_closed_is_finished_though_a_child_holds_its_lock(tmp_path: Path) -> None:
+    path = put(tmp_path / "run.qmt", a=launcher())
+    with (path / "spool" / "a.qms").open("ab") as child:
+        fcntl.flock(child, fcntl.LOCK_EX)
+        finalize(path, {"a.qms": {}})
+    assert codes(read_capture(path)) == []
+    assert not is_unfinished(path)
+
+
 def test_a_tail_torn_by_a_kill_is_a_lost_block(tmp_path: Path) -> None:
     path = put(tmp_path / "run.qmt", a=launcher(), b=injected(20, 12 * S))
     with (path / "spool" / "b.qms").open("ab") as writer:
