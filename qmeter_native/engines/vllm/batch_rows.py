@@ -31,6 +31,8 @@ class BatchRows:
         self._numbers: dict[str, int] = {}
         self._prompt_lens: dict[str, int] = {}
         self._prefill_lens: dict[str, int] = {}
+        self._names: list[str] = []  # of the last batch, with what is looked up for each
+        self._looked_up = np.zeros((2, 0), np.int32)
 
     def number_of(self, name: str) -> int:
         """The number of the request that vLLM calls ``name``, new if it was not scheduled yet."""
@@ -65,10 +67,12 @@ class BatchRows:
         size = len(names)
         context = np.array([data.num_computed_tokens for data in new] + cached.num_computed_tokens, np.int32)
         scheduled = np.fromiter(map(output.num_scheduled_tokens.__getitem__, names), np.int32, size)
-        prefill = np.fromiter(map(self._prefill_lens.__getitem__, names), np.int32, size)
+        if new or cached.resumed_req_ids or names != self._names:  # a batch that decodes stays as it is for long
+            self._look_up(names)
+        numbers, prefill = self._looked_up
         rows = np.zeros(size, _DTYPE)
         rows["step"] = step
-        rows["request"] = np.fromiter(map(self._numbers.__getitem__, names), np.int32, size)
+        rows["request"] = numbers
         rows["phase"] = np.where(context < prefill, Phase.PREFILL, Phase.DECODE)
         rows["num_scheduled"] = scheduled
         rows["num_cached"][: len(new)] = context[: len(new)]
@@ -80,6 +84,11 @@ class BatchRows:
         if drafts := output.scheduled_spec_decode_tokens:
             rows["num_draft"] = [len(drafts.get(name, ())) for name in names]
         return rows
+
+    def _look_up(self, names: list[str]) -> None:
+        lookups = (self._numbers, self._prefill_lens)
+        self._looked_up = np.array([[each[name] for name in names] for each in lookups], np.int32)
+        self._names = names
 
     def _learn(self, data: Any) -> None:
         """Take a request that is scheduled for the first time, or again after preemption or with more input."""
