@@ -48,10 +48,7 @@ Next: qmeter-native report NAME.qmt, or while it runs: qmeter-native ctl status 
 @click.option("--output", type=click.Path(path_type=Path), help="Capture to create.  [default: NAME-TIME.qmt]")
 @click.option("--json", "is_json", is_flag=True, help="Print the report as JSON.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
-@click.pass_context
-def trace(
-    context: click.Context, command: tuple[str, ...], output: Path | None, is_json: bool, **settings: Any
-) -> None:
+def trace(command: tuple[str, ...], output: Path | None, is_json: bool, **settings: Any) -> None:
     """Record who spent the time and the joules: in an engine of ours, in any CUDA command, or in a vLLM server.
 
     Writes a capture, a directory NAME.qmt, and prints its report. The embedded engine needs `pip install
@@ -62,7 +59,8 @@ def trace(
     from qmeter_native.cli.run_display import RunDisplay
     from qmeter_native.cli.trace_runs import default_output
 
-    given = {name for name in settings if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in settings if source(name) is ParameterSource.COMMANDLINE}
     _check(command, settings)
     path = output or default_output(command[0] if command else settings["model"] or "server")
     with RunDisplay(is_live=not command) as display:

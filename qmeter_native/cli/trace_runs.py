@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -77,22 +78,13 @@ def launched_command(
     path: Path, command: tuple[str, ...], has_load: bool, settings: dict[str, Any], display: RunDisplay
 ) -> TracedRun:
     """Run a command, traced; with a load, it is a server to wait for."""
-    from qmeter_native.engines.vllm.command import with_plugin
-
-    notes: tuple[tuple[str, str], ...] = ()
-    if settings["plugin"]:
-        completed, reason = with_plugin(command)
-        command = tuple(completed)
-        if reason is not None:
-            notes = (("no_plugin", f"Engine steps and requests were not recorded: {reason}"),)
-    else:
-        notes = (("no_plugin", "Engine steps and requests were not recorded: --no-plugin."),)
+    command, notes = _with_plugin(command, settings)
     return _launch(path, replace(_launch_options(command, settings, has_load), notes=notes), display)
 
 
 def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> TracedRun:
     """Start a vLLM server for a model, give it the workload, and end it."""
-    from qmeter_native.engines.vllm.command import serve_command, with_plugin
+    from qmeter_native.engines.vllm.command import serve_command
     from qmeter_native.model.manifest import EngineInfo
 
     folder, weights_source = _served_model(settings, display)
@@ -108,17 +100,25 @@ def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> 
         cuda_graphs=settings["cuda_graphs"],
         extra_args=[*_concurrency(settings), *shlex.split(settings["engine_args"])],
     )
-    notes: tuple[tuple[str, str], ...] = ()
-    if settings["plugin"]:
-        command, reason = with_plugin(command)
-        notes = () if reason is None else (("no_plugin", f"Engine steps were not recorded: {reason}"),)
+    command, notes = _with_plugin(command, settings)
     options = replace(
-        _launch_options(tuple(command), settings, has_load=True),
-        engine=EngineInfo("vllm", "", settings["model"], {**requested, "command": command}, {}, weights_source),
+        _launch_options(command, settings, has_load=True),
+        engine=EngineInfo("vllm", "", settings["model"], {**requested, "command": list(command)}, {}, weights_source),
         log=True,
         notes=notes,
     )
     return _launch(path, options, display)
+
+
+def _with_plugin(
+    command: Sequence[str], settings: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The command with our classes in it if it is a vLLM server, and a note that says why if they are not."""
+    from qmeter_native.engines.vllm.command import with_plugin
+
+    completed, reason = with_plugin(command) if settings["plugin"] else (list(command), "--no-plugin was given")
+    notes = () if reason is None else (("no_plugin", f"Engine steps and requests were not recorded: {reason}."),)
+    return tuple(completed), notes
 
 
 def _launch(path: Path, options: LaunchOptions, display: RunDisplay) -> TracedRun:
