@@ -25,7 +25,7 @@ from qmeter_native.capture.native import load_native
 from qmeter_native.model.manifest import EngineInfo, Validity
 from qmeter_native.storage.spool_records import RECORD_DTYPES, RecordKind
 
-__all__ = ["EngineRecorder", "EngineRequest", "engine_recorder"]
+__all__ = ["INJECTION", "SPOOL_DIR", "EngineRecorder", "EngineRequest", "engine_recorder", "has_recorder"]
 
 SPOOL_DIR: Final = "QMETER_SPOOL_DIR"
 INJECTION: Final = "CUDA_INJECTION64_PATH"
