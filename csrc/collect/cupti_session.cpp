@@ -122,6 +122,7 @@ struct CuptiSession::State {
   void require(cupti::Result result, const std::string& action) const;
   void enable();
   void disable() noexcept;
+  void pause();
   void flush();
   void undo() noexcept;
 
@@ -132,6 +133,7 @@ struct CuptiSession::State {
   bool has_zeroed_buffers = false;
   bool has_flush_period = false;
   bool was_enabled = false;
+  bool was_paused = false;
   std::vector<const Kind*> enabled;
   std::atomic<bool> is_stuck{false};
 };
@@ -165,14 +167,31 @@ void CuptiSession::State::require(cupti::Result result, const std::string& actio
 void CuptiSession::State::enable() {
   was_enabled = true;
   for (const Kind& kind : kKinds) {
-    require(sink->cupti->enable(kind.number), std::string("cuptiActivityEnable(") + kind.name + ")");
-    enabled.push_back(&kind);
+    const cupti::Result result = sink->cupti->enable(kind.number);
+    if (result == cupti::kSuccess) {
+      enabled.push_back(&kind);
+      continue;
+    }
+    disable();
+    refuse(*sink->cupti, std::string("cuptiActivityEnable(") + kind.name + ")", result);
   }
 }
 
 void CuptiSession::State::disable() noexcept {
   for (const Kind* kind : enabled) sink->cupti->disable(kind->number);
   enabled.clear();
+}
+
+// CUPTI 13.0 goes on recording replayed graphs after the first disable, if the kinds had been enabled before
+// the context was made; after another enable and disable it stops (docs/decisions/0008).
+void CuptiSession::State::pause() {
+  disable();
+  if (!was_paused) {
+    was_paused = true;
+    enable();
+    disable();
+  }
+  flush();
 }
 
 void CuptiSession::State::flush() {
@@ -219,21 +238,11 @@ void CuptiSession::flush(int64_t timeout_ns) {
 }
 
 void CuptiSession::pause(int64_t timeout_ns) {
-  call(timeout_ns, [](State& state) {
-    state.disable();
-    state.flush();
-  });
+  call(timeout_ns, [](State& state) { state.pause(); });
 }
 
 void CuptiSession::resume(int64_t timeout_ns) {
-  call(timeout_ns, [](State& state) {
-    try {
-      state.enable();
-    } catch (...) {
-      state.disable();
-      throw;
-    }
-  });
+  call(timeout_ns, [](State& state) { state.enable(); });
 }
 
 // Run `body` on a thread of its own, and wait for it with patience.
