@@ -12,7 +12,7 @@ __all__ = ["merge_engine"]
 
 
 def merge_engine(requested: EngineInfo | None, plugins: Sequence[dict[str, Any]]) -> EngineInfo | None:
-    """Unite what is effective; where both speak, the plugin is right: it saw the engine run.
+    """Unite what is effective; where both speak, the plugin is right: it saw the engine run, by name and version too.
 
     Args:
         requested: The session's, None if it only ran a command.
@@ -29,7 +29,8 @@ def merge_engine(requested: EngineInfo | None, plugins: Sequence[dict[str, Any]]
         effective |= {**sized, **info.effective}
     return replace(
         engine,
-        version=engine.version or seen[0].version,
+        name=seen[0].name,
+        version=seen[0].version or engine.version,
         effective=effective,
         weights_source=next((info.weights_source for info in (engine, *seen) if info.weights_source is not None), None),
     )

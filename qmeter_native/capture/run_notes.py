@@ -20,6 +20,8 @@ WRITE_FAILED: Final = "spool_write_failed"
 _PROMPT_NS: Final = 1_000_000_000
 """Loading CUPTI takes some tenths of a second."""
 
+_FAR_NS: Final = (1 << 63) - 1
+
 
 def run_notes(run: TracedRun, tables: dict[str, Any], joined: JoinedRequests) -> tuple[Validity, ...]:
     """The session's own entries, then what was found; each once."""
@@ -84,9 +86,6 @@ def _of_tracing(process: int, start_ns: int, tables: dict[str, Any]) -> Iterator
             "of CUDA graphs captured before tracing began, kernels may be unnamed or missing.",
             f"process {process}",
         )
-
-
-_FAR_NS: Final = (1 << 63) - 1
 
 
 def _of_requests(tables: dict[str, Any], joined: JoinedRequests) -> Iterator[Validity]:

@@ -87,7 +87,7 @@ def test_a_clock_that_was_never_read_has_no_offset() -> None:
 
 
 def test_the_plugin_is_right_about_what_runs_and_the_session_about_what_was_asked() -> None:
-    asked = EngineInfo("vllm", "", "m", {"dtype": "auto"}, {"dtype": "auto", "seed": 1}, "checkpoint")
+    asked = EngineInfo("openai", "unknown", "m", {"dtype": "auto"}, {"dtype": "auto", "seed": 1}, "checkpoint")
     ran = {"name": "vllm", "version": "0.26.0", "model": "m", "effective": {"dtype": "bfloat16"}}
     merged = merge_engine(asked, [{"tensor_parallel": 2}, {"engine": {**ran, "weights_source": "dummy"}}])
     assert merged == EngineInfo(
