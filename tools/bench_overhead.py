@@ -7,8 +7,8 @@ difference is what two processes differ by anyway), ``traced`` has the injected 
 our worker class alone. A cycle runs each mode once, the next in the opposite order (ABBA), so that drift cancels. A
 figure is the mean over cycles of mode / base - 1 of that cycle, with its 95 % interval. Every mode is the product as
 users get it: ``full`` and ``duty10`` record kernels, step markers and steps, and sample energy; ``stopped`` is the same
-engine after tracing was switched off; ``energy`` records steps and samples energy. ``torch`` and ``proton`` are peers in
-engines of their own.
+engine after tracing was switched off; ``energy`` records steps and samples energy. ``torch`` and ``proton`` are peers
+in engines of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -31,16 +32,17 @@ from typing import Any, Final
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from qmeter_native.capture.control import ControlBlock  # noqa: E402
+from qmeter_native.capture.control import CONTROL_FILE, ControlBlock, DutyCycle  # noqa: E402
 from qmeter_native.capture.launch_environment import traced_environment  # noqa: E402
-
+from qmeter_native.capture.no_tracing import record_no_tracing  # noqa: E402
 from qmeter_native.capture.session import Session, SessionOptions  # noqa: E402
 from qmeter_native.engines.model_shapes import shape_of  # noqa: E402
+from qmeter_native.storage.schema import SPOOL_FOLDER  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 
 MODEL: Final = "llama-3.1-8b"
-DUTY: Final = (0.1, 1.0)
-"""Seconds on, every so many seconds: a tenth, in periods short enough for a run of two seconds."""
+DUTY: Final = DutyCycle(0.05, 0.5)
+"""A tenth, in periods so short that a run of two seconds sees several; runs begin at a random moment of a period."""
 T_95: Final = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 """Two-sided 95 % quantiles of Student's t by degrees of freedom from 1; beyond them the normal one plus 2.5 / n."""
 
@@ -148,8 +150,9 @@ def measure_ours(arguments: argparse.Namespace, model: Path, folder: Path) -> di
     """Our modes against ``base``, and how many kernels were recorded and lost meanwhile."""
     path = folder / "overhead.qmt"
     session = Session(path, SessionOptions(device="cuda", kernels=False))
-    control = ControlBlock.create(path / "spool" / "control")
-    control.stop()
+    record_no_tracing(session.spool, session.state.start_ns)
+    control = ControlBlock(path / SPOOL_FOLDER / CONTROL_FILE)
+    random.seed(0)
     plain = dict(os.environ)
     traced_env = traced_environment(plain, path, kernels=True)
     engines = {
@@ -170,7 +173,11 @@ def measure_ours(arguments: argparse.Namespace, model: Path, folder: Path) -> di
         return after_a_while
 
     on, off = switch(control.run), switch(control.stop)
-    duty = switch(lambda: control.duty(*DUTY))
+
+    def duty() -> None:
+        control.cycle(DUTY)
+        time.sleep(0.15 + random.uniform(0, DUTY.period_s))
+
     metrics: dict[str, Metric] = {}
     for batch in arguments.batches:
         load = Load(batch, arguments.input_len, arguments.output_len)
@@ -230,7 +237,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 128, 32])
     parser.add_argument("--detailed-batch", type=int, default=32)
     parser.add_argument("--input-len", type=int, default=128)
-    parser.add_argument("--output-len", type=int, default=384)
+    parser.add_argument("--output-len", type=int, default=320)
     parser.add_argument("--cycles", type=int, default=12)
     parser.add_argument("--detailed-cycles", type=int, default=20)
     parser.add_argument("--peer-cycles", type=int, default=8)

@@ -5,7 +5,7 @@
 1. ``qmeter-native trace -- python tools/graph_replay.py`` replays the nodes twice: not traced, then traced. Every node
    must be in the capture, with good stamps; the program's own resident memory may not grow without bound.
 2. The same program is killed with SIGKILL in mid-run: how much of its last second is missing.
-3. The spool of the first run is finalized again, on its own: kernels per second.
+3. How long it took to make the capture of the first run from its spools: kernels per second.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from typing import Any, Final
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from qmeter_native.capture.finalize import finalize  # noqa: E402
-from qmeter_native.model.capture import Capture  # noqa: E402
+from qmeter_native.capture.launch import LaunchOptions, launch  # noqa: E402
 from qmeter_native.storage.reader import read_capture  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 
@@ -61,24 +60,26 @@ def main() -> None:
     )
 
 
-def replay(*arguments: str, prefix: list[str] | None = None) -> dict[str, Any]:
+def replay(*arguments: str) -> dict[str, Any]:
     """Run the program; what it printed."""
-    command = [*(prefix or []), sys.executable, str(PROGRAM), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    line = next(line for line in done.stdout.splitlines() if line.startswith('{"nodes"'))
-    found: dict[str, Any] = json.loads(line)
+    done = subprocess.run([sys.executable, str(PROGRAM), *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return printed_by(done.stdout)
+
+
+def printed_by(output: str) -> dict[str, Any]:
+    """The program's line in its output."""
+    found: dict[str, Any] = json.loads(next(line for line in output.splitlines() if line.startswith('{"nodes"')))
     return found
 
 
 def soak(folder: Path, nodes: int) -> dict[str, Metric]:
     """A long traced run beside one that is not."""
     bare = replay("--nodes", str(nodes // 10))
-    path, spool = folder / "soak.qmt", folder / "copy.qmt"
-    traced = replay("--nodes", str(nodes), prefix=trace_command(path, spool))
-    capture = read_capture(path)
-    begin = time.monotonic()
-    finalize(spool)
-    finalize_s = time.monotonic() - begin
+    path, printed = folder / "soak.qmt", folder / "printed"
+    command = ("bash", "-c", f"{sys.executable} {PROGRAM} --nodes {nodes} > {printed}")
+    result = launch(path, LaunchOptions(command, idle_s=0))
+    traced = printed_by(printed.read_text())
+    capture = result.capture
     kernel_bytes = sum(file.stat().st_size for file in path.glob("kernel*.parquet"))
     loss = capture.manifest.loss
     bad_stamps = loss.zero_timestamps + loss.reversed_timestamps + loss.implausible_timestamps
@@ -90,7 +91,7 @@ def soak(folder: Path, nodes: int) -> dict[str, Metric]:
         "num_lost": Metric(loss.total, "1"),
         "num_bad_stamps": Metric(bad_stamps, "1"),
         "bytes_per_kernel_disk": Metric(kernel_bytes / len(capture.kernels), "B"),
-        "finalize_kernels_per_s": Metric(len(capture.kernels) / finalize_s, "1/s"),
+        "finalize_kernels_per_s": Metric(len(capture.kernels) / result.finalize_s, "1/s"),
         "rss_growth_mib": Metric(traced["end"]["resident_mib"] - bare["end"]["resident_mib"], "MiB"),
         "rss_growth_after_start_mib": Metric(traced["end"]["resident_mib"] - traced["settled"]["resident_mib"], "MiB"),
         "gpu_memory_growth_mib": Metric(traced["settled"]["gpu_free_mib"] - traced["end"]["gpu_free_mib"], "MiB"),
@@ -99,23 +100,18 @@ def soak(folder: Path, nodes: int) -> dict[str, Metric]:
     }
 
 
-def trace_command(path: Path, copy: Path | None = None) -> list[str]:
-    """Prefix that traces a command; with ``copy``, its spools are kept there too, as they were before finalizing."""
-    command = [sys.executable, "-m", "qmeter_native", "trace", "--output", str(path), "--idle", "0"]
-    return [*command, *(["--keep-spools", str(copy)] if copy else []), "--"]
-
-
 def killed(folder: Path, kill_after_s: float) -> dict[str, Metric]:
     """A run whose traced process is killed; the last record against the moment of the kill."""
     path = folder / "killed.qmt"
-    command = [*trace_command(path), sys.executable, str(PROGRAM), "--seconds", "600", "--nodes", "1000000000000"]
+    command = [sys.executable, "-m", "qmeter_native", "trace", "--output", str(path), "--idle", "0", "--"]
+    command += [sys.executable, str(PROGRAM), "--nodes", "1000000000000"]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     time.sleep(kill_after_s)
     victim = traced_process(path)
     kill_ns = time.time_ns()
     os.kill(victim, signal.SIGKILL)
     launcher.wait(120)
-    capture: Capture = read_capture(path)
+    capture = read_capture(path)
     lost_s = (kill_ns - int(capture.kernels.end_ns.max())) / 1e9
     return {
         "lost_after_sigkill_s": Metric(max(0.0, lost_s), "s"),

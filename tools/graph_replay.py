@@ -2,8 +2,8 @@
 
     python tools/graph_replay.py --nodes 33000000
 
-Prints one JSON line at its end: nodes replayed, seconds, resident memory (MiB) after the first twentieth of the replays,
-when every buffer that tracing needs has been used, and at the end, and free GPU memory (MiB) at both times.
+Prints one JSON line at its end: nodes replayed, seconds, resident memory (MiB) after the first twentieth of the
+replays, when every buffer that tracing needs has been used, and at the end, and free GPU memory (MiB) at both times.
 """
 
 from __future__ import annotations

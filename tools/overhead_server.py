@@ -1,8 +1,9 @@
 """One vLLM engine that serves batches on demand, for ``bench_overhead.py``: JSON lines in on fd 3, out on fd 4.
 
-Requests: ``{"op": "run", "batch": n, "input_len": n, "output_len": n}`` answers ``{"tpot_s": …, "wall_s": …}``, the mean
-over the batch of (last - first token) / (tokens - 1) by the engine core's own clock; ``{"op": "profile", "on": bool}``
-starts or stops the profiler that the engine was started with; ``{"op": "quit"}`` ends it.
+Requests: ``{"op": "run", "batch": n, "input_len": n, "output_len": n}`` answers ``{"tpot_s": …, "wall_s": …}``, where
+TPOT is the mean over the batch of (last - first token) / (tokens - 1) by the engine core's own clock;
+``{"op": "profile", "on": bool}`` starts or stops the profiler that the engine was started with, and ``{"op": "quit"}``
+ends it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def main() -> None:
     """Start the engine, say so, and serve requests until told to quit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--kv-cache-gib", type=float, default=7.0)
+    parser.add_argument("--kv-cache-gib", type=float, default=9.0)
     parser.add_argument("--max-batch", type=int, default=128)
     parser.add_argument("--plugin", action="store_true", help="our worker and scheduler classes")
     parser.add_argument("--profiler", choices=("torch", "proton"))

@@ -34,6 +34,9 @@ LOG_FILE: Final = "server.log"
 """Its name in the capture's folder."""
 
 _TICK_S: Final = 0.02
+_WRITE_S: Final = 1.2
+"""Spools are written every 0.5 s, and traced processes look at the control block every 20 ms."""
+
 _STOP_PATIENCE_S: Final = 30.0
 """How long a server may take to end after SIGINT, and again after SIGTERM, before it is killed."""
 
@@ -174,7 +177,8 @@ class _Launch:
             server.close()
             schedule.stop()
             control.close()
-        session.end()
+        if not session.state.measure_end_ns:  # a load ends the measured window itself
+            session.end()
         self._note_end(tree, is_over)
         return _shell_code(tree.returncode), failure
 
@@ -208,7 +212,16 @@ class _Launch:
                 self._session.warn("command_ended", f"The server ended with exit code {_shell_code(tree.returncode)}.")
             self._session.warn("load_failed", f"The workload was not done: {error.what}")
             return error
+        finally:
+            self._let_write(tree, schedule)
         return None
+
+    @staticmethod
+    def _let_write(tree: ProcessTree, schedule: TraceSchedule) -> None:
+        """Stop tracing and wait until all is on disk: vLLM ends its workers without giving them time for that."""
+        schedule.stop()
+        if tree.poll() is None:
+            time.sleep(_WRITE_S)
 
     def _end(self, tree: ProcessTree) -> None:
         """End the command if it still runs: ask, ask again, kill; at once when the user insists."""

@@ -157,7 +157,7 @@ def test_a_child_that_outlives_its_parent_is_waited_for(launcher: Launcher):
 
 
 def test_a_daemon_that_stays_is_left_alone_and_named(launcher: Launcher):
-    options = ("--grace", "0.5")
+    options = ("--grace", "2.5")
     launcher.trace("--outlive", "--seconds", "20", "--rate", "100", options=options).assert_clear(0)
     capture = launcher.capture()
     assert "outlived" in codes(capture)

@@ -108,7 +108,8 @@ def test_kernels_belong_to_the_gpu_that_cuda_was_shown(
     bench.nvml.reset(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     capture = bench.run(device=0)  # CUDA's first is NVML's second
-    assert {capture.manifest.devices[index].uuid for index in capture.kernels.device.tolist()} == {fake_uuid(1)}
+    uuids = {device.index: device.uuid for device in capture.manifest.devices}
+    assert {uuids[index] for index in capture.kernels.device.tolist()} == {fake_uuid(1)}
     assert bench.report().balance.failures() == ()
 
 
