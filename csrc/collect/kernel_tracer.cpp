@@ -16,7 +16,7 @@ namespace qmeter {
 namespace {
 
 constexpr int64_t kPatienceNs = 10 * kNsPerSecond;        // with CUPTI, where a program waits for us
-constexpr int64_t kHoldNs = 400'000'000;                  // how long CUPTI may hold back complete records
+constexpr int64_t kHoldNs = 300'000'000;                  // how long CUPTI may hold back complete records
 constexpr int64_t kQuietAfterPauseNs = 2 * kNsPerSecond;  // what was in flight at a pause is over by then
 
 }  // namespace

@@ -74,7 +74,7 @@ class KernelTracer {
   void resume();
 
   // To be called several times a second where a process may be killed: takes in what CUPTI has held back for
-  // 0.4 s and, with `has_windows`, writes the window up to then. Cheap when there is nothing to do.
+  // 0.3 s and, with `has_windows`, writes the window up to then. Cheap when there is nothing to do.
   void tend();
 
   KernelTracerStats stats() const;

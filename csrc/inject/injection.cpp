@@ -67,7 +67,7 @@ InjectionOptions InjectionOptions::from_environment() {
   options.tracer.buffer_budget_bytes = 64 * 1024 * 1024;
   options.tracer.has_windows = true;
   options.spool.queue_bytes = 32 * 1024 * 1024;
-  options.spool.flush_period_ns = 400'000'000;  // with 0.4 s in CUPTI, less than a second is lost to SIGKILL
+  options.spool.flush_period_ns = 300'000'000;  // with 0.3 s in CUPTI, less than a second is lost to SIGKILL
   return options;
 }
 
