@@ -19,6 +19,7 @@ FP8_GEMM = (
 )
 FP8_QUANT = "void vllm::dynamic_per_token_scaled_fp8_quant_kernel_strided<c10::BFloat16, c10::Float8_e4m3fn>"
 CUBLAS = "nvjet_sm90_tst_64x32_64x16_1x2_h_bz_TNT"
+CUBLAS_FP8 = "nvjet_sm90_qqtst_64x32_128x8_1x2_h_bz_TNT"
 SPLIT_K = "nvjet_sm90_tst_64x32_64x16_4x2_h_bz_splitK_TNT"
 SPLIT_K_REDUCE = "void cublasLt::splitKreduce_kernel<32, 16, int, float, __nv_bfloat16, float, __nv_bfloat16, true>"
 FLASH_3 = "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<cutlass::bfloat16_t>>>"
@@ -29,6 +30,14 @@ EMBEDDING_NORM = "triton_red_fused__to_copy_add_embedding_mean_mul_pow_rsqrt_0"
 ADD_NORM = "triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_2"
 ROPE = "triton_poi_fused_add_cat_mul_split_sub_1"
 SILU = "triton_poi_fused_mul_silu_slice_3"
+NEIGHBOURS_FIRST_NORM = "triton_red_fused__to_copy_embedding_machete_mm_rms_norm_0"
+NEIGHBOURS_POST_NORM = "triton_red_fused_fused_add_rms_norm_machete_mm_0"
+NEIGHBOURS_SILU = "triton_poi_fused_machete_mm_mul_silu_slice_1"
+NEIGHBOURS_NORM = "triton_red_fused_fused_add_rms_norm_machete_mm_2"
+NAMELESS_ROPE = "triton_poi_fused_3"
+CLEAR_COUNTER = (
+    "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<int>, std::array<char*, 1ul> >"
+)
 ALL_REDUCE = "void vllm::cross_device_reduce_1stage<__nv_bfloat16, 2>"
 INPUTS = ("_prepare_prefill_inputs_kernel", "_prepare_pos_seq_lens_kernel", "_compute_slot_mappings_kernel")
 GATHER = "void at::native::vectorized_gather_kernel<16, long>"

@@ -31,6 +31,7 @@ IMPLEMENTATION_RULES: Final = tuple(
     (name, _any_of(alternatives))
     for name, alternatives in (
         ("qmeter", r"\bqmeter_"),
+        ("Inductor", r"^triton_[a-z]+_fused"),
         ("Marlin", r"marlin"),
         ("Machete", r"machete"),
         ("AllSpark", r"allspark hgemm_W8A16"),
@@ -66,7 +67,6 @@ IMPLEMENTATION_RULES: Final = tuple(
         ("Triton W4A16", r"triton_w4a16"),
         ("Triton MoE W4A16", r"fused_moe_kernel_gptq_awq"),
         ("Triton MoE", r"fused_moe_kernel"),
-        ("Inductor", r"^triton_(tem|poi|red|per)_"),
         (
             "cuBLAS",
             r"nvjet xmma_gemm cublas gemvx:: gemv2T gemvNSP splitKreduce \bcutlass_\d+_(wmma_)?(tensorop|simt) "
@@ -77,7 +77,12 @@ IMPLEMENTATION_RULES: Final = tuple(
         ("cuDNN", r"cudnn"),
         ("Triton", r"^_?(matmul|gemm|mm|bmm)_?(ogs|persistent)?\w*_kernel\b ^_matmul_ogs"),
         ("PyTorch", r"^aten:: ^mkldnn:: ^onednn:: at::native"),
-        ("vLLM", r"\bvllm::"),
+        (
+            "vLLM",
+            r"\bvllm:: ^_(apply_write|prepare_\w+|combine_sampled\w*|gather_block_tables|compute_slot_mappings"
+            r"|gumbel_sample|get_num_sampled\w*|post_update\w*|temperature|min_p|ranks|bad_words|topk_log_softmax"
+            r"|expand_idx_mapping|apply_grammar_bitmask)_kernel",
+        ),
     )
 )
 """Who wrote it. What is built on CUTLASS comes before CUTLASS; ``cutlass_80_tensorop…`` are kernels inside cuBLAS."""

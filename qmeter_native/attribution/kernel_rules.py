@@ -19,6 +19,17 @@ MARKER_NAME: Final = "qmeter_step_marker"
 """The empty kernel that bounds an engine step on the device."""
 
 
+_FUSED: Final = r"\btriton_(?!tem_)[a-z]+_fused"
+"""Inductor's generated kernels, templates of matrix products left out. It names them after all that lies beside them in
+the graph, ``machete_mm`` and ``all_reduce`` too, but generates only elementwise work and reductions."""
+
+_MOVE: Final = (
+    "(_to_copy|clone|copy|cat|stack|split|select|slice|view|unsafe_view|t|transpose|permute|expand|unsqueeze|squeeze"
+    "|fill|full|zeros|ones|gather|scatter|index|index_select|embedding)"
+)
+"""Inductor's words for moving data."""
+
+
 def _any_of(alternatives: str) -> re.Pattern[str]:
     return re.compile("|".join(alternatives.split()), re.IGNORECASE)
 
@@ -28,6 +39,14 @@ FAMILY_RULES: Final = tuple(
     for family, alternatives in (
         (OpFamily.METER, rf"^(void\s)?{MARKER_NAME}\b"),
         (OpFamily.MEMORY, r"^(\[CUDA\s)?(memcpy|memset)"),
+        # A norm or an activation that quantizes its result is a norm or an activation still.
+        (OpFamily.NORM, rf"{_FUSED}\w*(rsqrt|rms_?norm|layer_?norm)"),
+        (OpFamily.ACTIVATION, rf"{_FUSED}\w*(silu|gelu|relu|sigmoid|tanh)"),
+        (OpFamily.SAMPLING, rf"{_FUSED}\w*(soft_?max|argmax|topk|sort|cumsum|exponential)"),
+        (OpFamily.QUANTIZE, rf"{_FUSED}\w*(clamp|amax|quant|float8|fp8(?!\w*(mm|gemm)))"),
+        (OpFamily.MEMORY, rf"\btriton_poi_fused(_{_MOVE})+_\d+$"),
+        (OpFamily.NORM, r"\btriton_(red|per)_fused"),
+        (OpFamily.ACTIVATION, _FUSED),
         (
             OpFamily.COMMUNICATION,
             r"nccl all_?reduce all_?gather reduce_?scatter cross_device nvshmem \bc10d:: one_?shot two_?shot lamport",
@@ -38,8 +57,7 @@ FAMILY_RULES: Final = tuple(
             OpFamily.QUANTIZE,
             r"repack_kernel prepack_B reorder_tensor gptq::(shuffle|make_sequential) rearrange_kn int4_fp8_preprocess",
         ),
-        # A norm or an activation that quantizes its result is a norm or an activation still.
-        (OpFamily.NORM, r"rms_?norm.*quant triton_(red|per)_fused.*rsqrt"),
+        (OpFamily.NORM, r"rms_?norm.*quant"),
         (OpFamily.ACTIVATION, r"(silu|act|gelu)_?(and_)?mul.*(quant|fp4|fp8)"),
         (
             OpFamily.KV_CACHE,
@@ -62,14 +80,13 @@ FAMILY_RULES: Final = tuple(
         ),
         (
             OpFamily.QUANTIZE,
-            r"quant _to_fp8 fp8_cast choose_qparams cvt_fp16_to_fp4 convert_fp8 hadamard segmented_max_reduction "
-            r"triton_\w+_fused(?!.*(silu|gelu|softmax)).*(clamp|amax|float8|fp8)",
+            r"quant _to_fp8 fp8_cast choose_qparams cvt_fp16_to_fp4 convert_fp8 hadamard segmented_max_reduction",
         ),
         # Model Runner V2 of vLLM prepares a step's inputs in kernels of its own.
         (
             OpFamily.MEMORY,
             r"_prepare_\w+_kernel slot_mapping block_tables idx_mapping _apply_write_kernel batch_memcpy "
-            r"_update_draft_inputs eagle_\w+_kernel copy_and_expand num_computed_tokens",
+            r"_update_draft_inputs _combine_sampled_and_draft eagle_\w+_kernel copy_and_expand num_computed_tokens",
         ),
         (OpFamily.ACTIVATION, r"rotary rope"),
         (OpFamily.NORM, r"rms_?norm layer_?norm group_?norm aten::(rsqrt|pow|mean)$"),
@@ -95,10 +112,10 @@ FAMILY_RULES: Final = tuple(
             r"|_local_scalar_dense|resize_|set_|lift_fresh|roll|t|view\w*|_unsafe_view|_?reshape\w*|unsqueeze|squeeze"
             r"|as_strided|alias|flatten|movedim|resolve_\w+)$ detach_?$",
         ),
-        (OpFamily.NORM, r"reduce_kernel.*(Mean|Norm) triton_(red|per)_"),
+        (OpFamily.NORM, r"reduce_kernel.*(Mean|Norm)"),
         (
             OpFamily.ACTIVATION,
-            r"elementwise triton_poi pointwise functor "
+            r"elementwise pointwise functor "
             r"aten::(mul|add|sub|rsub|div|neg|exp|cos|sin|sqrt|abs|clamp\w*|minimum|maximum|square|reciprocal|log"
             r"|logical_\w+|bitwise_\w+|lt|le|gt|ge|remainder|floor_divide|__\w+__|sum|polar|erf|outer|addcmul|lerp)_?$",
         ),
@@ -110,6 +127,8 @@ FAMILY_RULES: Final = tuple(
 SCHEME_RULES: Final = tuple(
     (scheme, _any_of(alternatives))
     for scheme, alternatives in (
+        ("fp8", rf"{_FUSED}\w*(fp8_quant|to_fp8|float8)"),
+        (None, _FUSED),
         # Marlin's first two template arguments are vLLM's packed ScalarType of activations (older: a type) and weights:
         # exponent bits | mantissa bits << 8 | signed << 16 | bias << 17 | finite << 49 | NaN kind << 50. So int8 is
         # 1125899906909952, u8b128 1125899923621888 (older, without the NaN kind: 16779264), e4m3fn 2814749767172868,

@@ -39,6 +39,8 @@ class Part(IntEnum):
     SAMPLING = 11
     COMMUNICATION = 12
     MOE = 13
+    COUNTER_RESET = 14
+    """Clears integers: right after attention, the counter of tiles of its scheduler, for its next launch."""
 
 
 _OF_FAMILY: Final = {
@@ -66,6 +68,7 @@ _REFINED: Final = tuple(
             r"|mask_empty_context|MlaReduction",
         ),
         (Part.OPERAND, Part.MEMORY, r"permute_cols|^memset|^\[CUDA memset"),
+        (Part.COUNTER_RESET, Part.MEMORY, r"FillFunctor<int>"),
         (Part.EMBEDDING, Part.MEMORY, r"embedding|index_?select|vectorized_gather"),
     )
 )

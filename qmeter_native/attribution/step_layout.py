@@ -63,7 +63,7 @@ def _attention_groups(parts: Sequence[int]) -> list[tuple[int, int]]:
         elif part == Part.ATTENTION:
             groups[-1:] = [(groups[-1][0], at)] if is_open else [*groups[-1:], (at, at)]
             is_open = True
-        elif part == Part.ATTENTION_HELPER and is_open:
+        elif part in (Part.ATTENTION_HELPER, Part.COUNTER_RESET) and is_open:
             groups[-1] = (groups[-1][0], at)
     return groups
 

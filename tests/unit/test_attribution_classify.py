@@ -177,7 +177,7 @@ VLLM_KERNELS = [
     ("_expand_idx_mapping_kernel", MEMORY, None),
     ("_post_update_num_computed_tokens_kernel", MEMORY, None),
     ("eagle_step_slot_mapping_metadata_kernel", MEMORY, None),
-    ("_combine_sampled_and_draft_tokens_kernel", SAMPLING, None),
+    ("_combine_sampled_and_draft_tokens_kernel", MEMORY, None),
     ("_get_num_sampled_and_rejected_kernel", SAMPLING, None),
     ("_post_update_kernel", SAMPLING, None),
     ("_gumbel_sample_kernel", SAMPLING, None),
@@ -191,6 +191,22 @@ VLLM_KERNELS = [
     ("void vllm::apply_repetition_penalties_kernel<c10::BFloat16>(c10::BFloat16*)", SAMPLING, "bf16"),
     ("void vllm::tensorrt_llm::minimax_reduce_rms_kernel_lamport<__nv_bfloat16, 2>", OpFamily.COMMUNICATION, "bf16"),
     ("void router_gemm_kernel<c10::BFloat16>", OpFamily.MOE, "bf16"),
+    # Inductor's, named after what lies beside them too.
+    ("triton_red_fused__to_copy_embedding_machete_mm_rms_norm_0", NORM, None),
+    ("triton_red_fused_fused_add_rms_norm_machete_mm_2", NORM, None),
+    ("triton_red_fused_fused_add_rms_norm_2", NORM, None),
+    ("triton_red_fused_all_reduce_fused_add_rms_norm_marlin_gemm_1", NORM, None),
+    ("triton_red_fused_2", NORM, None),
+    ("triton_poi_fused_machete_mm_mul_silu_slice_1", ACTIVATION, None),
+    ("triton_poi_fused_cutlass_scaled_mm_mul_silu_slice_static_scaled_fp8_quant_1", ACTIVATION, "fp8"),
+    ("triton_poi_fused_add_cat_gptq_marlin_gemm_index_mul_split_sub_1", ACTIVATION, None),
+    ("triton_poi_fused_cutlass_scaled_mm_3", ACTIVATION, None),
+    ("triton_poi_fused_flashinfer_fp8_scaled_mm_3", ACTIVATION, None),
+    ("triton_poi_fused_3", ACTIVATION, None),
+    ("triton_poi_fused_static_scaled_fp8_quant_0", QUANTIZE, "fp8"),
+    ("triton_poi_fused__to_copy_clone_view_0", MEMORY, None),
+    ("triton_poi_fused_embedding_0", MEMORY, None),
+    ("triton_red_fused_argmax_0", SAMPLING, None),
 ]  # fmt: skip
 
 

@@ -57,6 +57,8 @@ KERNELS = [
     ("fused_moe_kernel_gptq_awq", "Triton MoE W4A16"),
     ("fused_moe_kernel", "Triton MoE"),
     ("triton_poi_fused_mul_silu_0", "Inductor"),
+    ("triton_red_fused_fused_add_rms_norm_machete_mm_2", "Inductor"),
+    ("triton_tem_fused_mm_3", "Inductor"),
     ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNN", "cuBLAS"),
     ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_execute_segment_k_off_kernel__5x_cublas", "cuBLAS"),
     ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_128x1_tn_align8>(int)", "cuBLAS"),
@@ -71,6 +73,8 @@ KERNELS = [
     ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<c10::BFloat16>>", "PyTorch"),
     ("aten::mm", "PyTorch"),
     ("void vllm::act_and_mul_kernel<c10::BFloat16, &vllm::silu_kernel>", "vLLM"),
+    ("_gumbel_sample_kernel", "vLLM"),
+    ("_prepare_pos_seq_lens_kernel", "vLLM"),
     ("my_own_thing", None),
 ]  # fmt: skip
 

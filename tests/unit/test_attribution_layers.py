@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,19 @@ from qmeter_native.work.role import UNKNOWN_ROLE, Role
 from tests.decoders import (
     ADD_NORM,
     ALL_REDUCE,
+    CLEAR_COUNTER,
     COMBINE,
     CUBLAS,
+    CUBLAS_FP8,
     FLASH_3,
     FP8_GEMM,
     FP8_QUANT,
     INPUTS,
     MACHETE,
+    NAMELESS_ROPE,
+    NEIGHBOURS_FIRST_NORM,
+    NEIGHBOURS_NORM,
+    NEIGHBOURS_SILU,
     PREPARE,
     SPLIT_K,
     SPLIT_K_REDUCE,
@@ -31,7 +38,41 @@ from tests.decoders import (
 
 FIXTURE = Path(__file__).parents[1] / "data" / "h200-llama-3.1-8b.qmt"
 
+COMPILED: dict[str, Any] = {
+    "first_norm": (NEIGHBOURS_FIRST_NORM,),
+    "rope": (NAMELESS_ROPE,),
+    "activation": (NEIGHBOURS_SILU,),
+    "norm": (NEIGHBOURS_NORM,),
+}
+"""As vLLM 0.26 compiles a decoder around Machete: Inductor names its kernels after the products beside them."""
+
 DECODERS = {
+    "Machete, decode": Decoder(
+        **COMPILED,
+        qkv=("Memset", MACHETE),
+        attention=(FLASH_3, COMBINE),
+        output=("Memset", MACHETE),
+        gate_up=(MACHETE,),
+        down=("Memset", MACHETE),
+    ),
+    "Machete, prefill and decode": Decoder(
+        **COMPILED,
+        qkv=(MACHETE,),
+        attention=(FLASH_3, CLEAR_COUNTER),
+        output=("Memset", MACHETE),
+        gate_up=("Memset", MACHETE),
+        down=(MACHETE,),
+        opening=("Memcpy HtoD", CLEAR_COUNTER, *INPUTS, PREPARE, CLEAR_COUNTER),
+    ),
+    "cuBLAS FP8, quantized by what comes before": Decoder(
+        first_norm=("triton_red_fused__to_copy_embedding_rms_norm_static_scaled_fp8_quant_scaled_mm_0",),
+        norm=("triton_red_fused_fused_add_rms_norm_static_scaled_fp8_quant_scaled_mm_2",),
+        qkv=(CUBLAS_FP8,),
+        output=("triton_poi_fused_static_scaled_fp8_quant_0", CUBLAS_FP8),
+        gate_up=(CUBLAS_FP8,),
+        activation=("triton_poi_fused_mul_scaled_mm_silu_slice_static_scaled_fp8_quant_1",),
+        down=(CUBLAS_FP8,),
+    ),
     "full graph": Decoder(),
     "piecewise, eager attention with a plan in each layer": Decoder(attention=(PREPARE, FLASH_3), opening=INPUTS),
     "split KV": Decoder(attention=(FLASH_3, COMBINE)),
