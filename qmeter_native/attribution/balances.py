@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from qmeter_native.attribution.shares import Rides
 from qmeter_native.attribution.usage import DeviceUsage, KernelNames
@@ -61,10 +64,12 @@ def energy_balance(usage: DeviceUsage, names: KernelNames) -> EnergyBalance:
     )
 
 
-def request_balance(parts: Sequence[LatencyParts | None]) -> RequestBalance:
-    """Largest difference between a request's end-to-end time and the sum of its parts."""
-    residuals = [abs(part.residual_ns) for part in parts if part is not None]
+def request_balance(parts: Sequence[LatencyParts | None], is_of_run: NDArray[Any]) -> RequestBalance:
+    """Largest difference between a request's end-to-end time and the sum of its parts, of the requests of the run."""
+    residuals = [
+        abs(part.residual_ns) for part, counts in zip(parts, is_of_run, strict=True) if counts and part is not None
+    ]
     if residuals:
         return RequestBalance(len(residuals), max(residuals))
-    reason = "no request finished that rode a recorded step" if parts else "the capture has no requests"
+    reason = "no request finished that rode a recorded step" if is_of_run.any() else "the run has no requests"
     return RequestBalance(0, None, reason)

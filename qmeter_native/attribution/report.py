@@ -13,7 +13,7 @@ from qmeter_native.attribution.explanation import explain_requests
 from qmeter_native.attribution.kernel_choice import kernel_choice
 from qmeter_native.attribution.latency import request_latencies, sent_inside
 from qmeter_native.attribution.processes import process_rows
-from qmeter_native.attribution.requests import latency_parts
+from qmeter_native.attribution.requests import latency_parts, requests_of_run
 from qmeter_native.attribution.ridden_time import KernelTimes
 from qmeter_native.attribution.rows import kernel_rows, phase_rows, request_rows
 from qmeter_native.attribution.shares import Rides, ShareRule
@@ -55,6 +55,7 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
     ride_ns = sum((rides.share_ns(usage.step_ns) for usage in usages), np.zeros(len(ride_j), np.int64))
     latencies = request_latencies(capture.requests)
     parts = latency_parts(capture.steps, spans, rides, capture.requests)
+    is_of_run = requests_of_run(manifest, spans, rides, capture.requests, ride_ns, ride_j)
     kernels = kernel_rows(names, usages, pool)
     choice = kernel_choice(manifest.engine, kernels)
     e2e_s = np.where(sent_inside(manifest, capture.requests), latencies.e2e_s, np.nan)
@@ -66,12 +67,12 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         balance=Balance(
             time=tuple(time_balance(usage, rides) for usage in usages),
             energy=tuple(energy_balance(usage, names) for usage in usages),
-            requests=request_balance(parts),
+            requests=request_balance(parts, np.isin(capture.requests.request, rides.requests[is_of_run])),
         ),
         totals=totals(capture, names, usages, spans, latencies, pool),
         kernels=kernels,
         phases=phase_rows(capture, rides, counted, ride_ns, ride_j, usages, pool),
-        requests=request_rows(capture, rides, ride_ns, ride_j, latencies, parts, pool),
+        requests=request_rows(capture, rides, is_of_run, ride_ns, ride_j, latencies, parts, pool),
         loss=manifest.loss,
         validity=(*manifest.validity, *found_limits(capture, usages, spans, choice)),
         software=dict(manifest.software),

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.latency import sent_inside
 from qmeter_native.attribution.shares import Rides
 from qmeter_native.attribution.steps import StepSpans
+from qmeter_native.model.manifest import Manifest
 from qmeter_native.model.phase import Phase
 from qmeter_native.model.report import LatencyParts
 from qmeter_native.model.tables import RequestTable, StepTable
 
-__all__ = ["critical_rides", "cut_rides", "latency_parts"]
+__all__ = ["critical_rides", "cut_rides", "latency_parts", "requests_of_run"]
 
 _Array = NDArray[Any]
 
@@ -34,6 +36,28 @@ def critical_rides(steps: StepTable, rides: Rides) -> _Array:
     np.minimum.at(lowest, rides.request_row, process)
     mask: _Array = process == lowest[rides.request_row]
     return mask
+
+
+def requests_of_run(
+    manifest: Manifest, spans: StepSpans, rides: Rides, requests: RequestTable, ride_ns: _Array, ride_j: _Array
+) -> _Array:
+    """Mask over ``rides.requests``: those that were sent inside the measured window, or had a part in it.
+
+    Others, such as warm-up requests and an engine's probes, have rows in a capture only because they rode its steps.
+
+    Args:
+        manifest: Says what was measured.
+        spans: When steps ran.
+        rides: Who rode them.
+        requests: The request table.
+        ride_ns: int64, time of each ride inside the measured window.
+        ride_j: float64, energy of each ride inside it.
+    """
+    step_start, step_end = spans.start_ns[rides.step_row], spans.end_ns[rides.step_row]
+    is_inside = (step_start < manifest.measure_end_ns) & (step_end > manifest.measure_start_ns)
+    is_of_run = np.isin(rides.requests, requests.request[sent_inside(manifest, requests)])
+    is_of_run[rides.request_row[is_inside | (ride_ns > 0) | (ride_j > 0)]] = True
+    return is_of_run
 
 
 def latency_parts(

@@ -113,13 +113,17 @@ def _phase_row(phase: str, tokens: int, time_ns: int, energy_j: float, pool: Ene
 def request_rows(
     capture: Capture,
     rides: Rides,
+    is_of_run: _Array,
     ride_ns: _Array,
     ride_j: _Array,
     latencies: Latencies,
     parts: Sequence[LatencyParts | None],
     pool: EnergyPool,
 ) -> tuple[RequestRow, ...]:
-    """One row a request, by number; a request that no client recorded has what it used and nothing else."""
+    """One row a request of the run (a mask over ``rides.requests``), by number.
+
+    A request that no client recorded has what it used and nothing else.
+    """
     count = len(rides.requests)
     is_prefill = rides.phase == Phase.PREFILL
     prefill_ns = np.bincount(rides.request_row, np.where(is_prefill, ride_ns, 0), count).astype(np.int64)
@@ -127,7 +131,8 @@ def request_rows(
     share_j = np.bincount(rides.request_row, ride_j, count)
     table_row = dict(zip(capture.requests.request.tolist(), range(len(capture.requests)), strict=True))
     rows = []
-    for index, number in enumerate(rides.requests.tolist()):
+    for index in np.flatnonzero(is_of_run).tolist():
+        number = int(rides.requests[index])
         row = table_row.get(number)
         used: dict[str, Any] = {
             "share_prefill_s": ns_to_s(int(prefill_ns[index])),

@@ -72,17 +72,15 @@ class JoinedRequests:
         client_numbers: For each spool, what the numbers of its clients became.
         engine_numbers: For each spool, what the numbers of its engine became.
         num_sent: Requests that clients sent.
+        num_unsent: Requests that engines had in the measured window and no recorded client sent. Warm-up requests and
+            probes before it, whose steps keep them a row, are none.
     """
 
     requests: RequestTable
     client_numbers: tuple[RequestNumbers, ...]
     engine_numbers: tuple[RequestNumbers, ...]
     num_sent: int
-
-    @property
-    def num_unsent(self) -> int:
-        """Requests that engines had and no recorded client sent."""
-        return len(self.requests) - self.num_sent
+    num_unsent: int
 
 
 def join_requests(spools: Sequence[SpoolRequests], measure_start_ns: int, measure_end_ns: int) -> JoinedRequests:
@@ -112,6 +110,7 @@ def join_requests(spools: Sequence[SpoolRequests], measure_start_ns: int, measur
         client_numbers=tuple(_numbers(keys, numbers) for keys in client_keys),
         engine_numbers=tuple(_numbers(keys, numbers) for keys in engine_keys),
         num_sent=len(clients),
+        num_unsent=sum(request.arrival_ns in is_measured for _, request in kept),
     )
 
 

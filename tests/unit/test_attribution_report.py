@@ -106,7 +106,18 @@ def test_totals_count_requests_that_were_sent_inside_the_measured_window() -> No
     report = attribute(builder.build(), "test")
     assert (report.totals.num_requests, report.totals.num_output_tokens) == (1, 3)
     assert (report.totals.e2e_s.count, report.totals.e2e_s.mean) == (1, pytest.approx(300e-9))
-    assert [row.request for row in report.requests] == [0, 1, 2]
+    assert [row.request for row in report.requests] == [1]
+
+
+def test_requests_before_the_measured_window_are_not_of_the_run_unless_they_ran_on_into_it() -> None:
+    builder = CaptureBuilder(1_000, {"measure_start_ns": T0 + 100, "measure_end_ns": T0 + 500})
+    builder.step(0, 60, 90).ride(0, 0, Phase.PREFILL).ride(0, 1, Phase.PREFILL).kernel(60, 90)
+    builder.step(1, 95, 130).ride(1, 1).kernel(95, 130).step(2, 200, 300).ride(2, 2, Phase.PREFILL).kernel(200, 300)
+    builder.request(0, 50, 91, 91, name="warmup-0").request(1, 50, 91, 140).request(2, 150, 310, 310)
+    report = attribute(builder.build(), "test")
+    assert [row.request for row in report.requests] == [1, 2]
+    assert report.balance.requests.num_requests == 2
+    assert sum(row.share_prefill_s + row.share_decode_s for row in report.requests) == pytest.approx(130e-9)
 
 
 def test_lost_markers_are_pointed_out() -> None:
@@ -119,7 +130,7 @@ def test_an_empty_capture_has_an_empty_report() -> None:
     assert report.kernels == ()
     assert report.requests == ()
     assert report.balance.failures() == ()
-    assert report.balance.requests.reason == "the capture has no requests"
+    assert report.balance.requests.reason == "the run has no requests"
     assert report.totals.energy_gross_j.reason == "the capture has no device"
 
 

@@ -181,6 +181,20 @@ def test_without_clients_latencies_are_the_engines(tmp_path: Path) -> None:
     assert capture.requests.send_ns.tolist() == [T0 + 20 * S]
 
 
+@pytest.mark.parametrize(("arrival", "is_noted"), [(5 * S, False), (20 * S, True)])
+def test_requests_that_no_client_sent_are_noted_if_they_came_while_it_was_measured(
+    tmp_path: Path, arrival: int, is_noted: bool
+) -> None:
+    client = launcher().strings(s1="qm-0").records(RecordKind.REQUEST, {"request": 0, "name": 1})
+    plugin = SpoolFile().identity(20, role="engine").strings(s1="cmpl-qm-warmup-0", s2="cmpl-qm-0-ff")
+    plugin.records(RecordKind.REQUEST_ID, {"request": 0, "name": 1}, {"request": 1, "name": 2})
+    plugin.records(RecordKind.ENGINE_REQUEST, {"request": 0, "arrival_ns": T0 + arrival})
+    capture = finalized(tmp_path / "run.qmt", a=client, b=step(plugin, 0, arrival, 0, 1))
+    assert codes(capture) == ([("unsent_requests", "")] if is_noted else [])
+    assert capture.requests.name.tolist() == ["qm-0", "cmpl-qm-warmup-0"]
+    assert capture.step_requests.request.tolist() == [1, 0]
+
+
 def test_a_step_of_the_clock_is_noted_once_for_its_host(tmp_path: Path) -> None:
     pairs = [{"realtime_ns": T0 + 20 * S, "monotonic_ns": 20 * S}, {"realtime_ns": T0 + 23 * S, "monotonic_ns": 21 * S}]
     spools = [spool.records(RecordKind.CLOCK_PAIR, *pairs) for spool in (launcher(), SpoolFile().identity(20))]

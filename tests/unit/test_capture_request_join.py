@@ -114,7 +114,7 @@ def test_what_no_client_sent_is_kept_if_it_rode_or_arrived_while_clients_were_me
     )
     assert joined.requests.name.tolist() == ["a", "warm-up", "probe-during"]
     assert joined.engine_numbers[1](np.array([0, 1, 2, 3])).tolist() == [0, -1, 2, 1]
-    assert joined.num_unsent == 2
+    assert joined.num_unsent == 1
 
 
 def test_requests_whose_names_were_lost_are_not_taken_for_each_other() -> None:
