@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any, Final
 
 from qmeter_native.capture.control import DutyCycle
+from qmeter_native.capture.spool_progress import SpoolCounts
 from qmeter_native.capture.trace_schedule import TraceSchedule
 from qmeter_native.errors import CaptureError, CaptureNotFoundError, QmeterError, UsageError
 from qmeter_native.storage.schema import MANIFEST_FILE
@@ -44,6 +45,7 @@ class TraceStatus:
         elapsed_s: Since the command was started.
         num_processes: Processes of the command that live.
         num_traced: Processes that were traced so far, living or not.
+        num_kernels: Kernels that they have written; the newest are still in their memory.
         spool_bytes: What they have written.
     """
 
@@ -52,6 +54,7 @@ class TraceStatus:
     elapsed_s: float
     num_processes: int
     num_traced: int
+    num_kernels: int
     spool_bytes: int
 
 
@@ -61,13 +64,13 @@ class ControlServer:
     Args:
         capture: The capture's folder.
         schedule: What `start` and `stop` act on.
-        count: Living processes, traced processes, bytes of spools.
+        count: Living processes, and what their spools hold.
 
     Raises:
         CaptureError: No socket can be made there.
     """
 
-    def __init__(self, capture: Path, schedule: TraceSchedule, count: Callable[[], tuple[int, int, int]]) -> None:
+    def __init__(self, capture: Path, schedule: TraceSchedule, count: Callable[[], tuple[int, SpoolCounts]]) -> None:
         self._schedule = schedule
         self._count = count
         self._capture = capture
@@ -119,7 +122,7 @@ class ControlServer:
             return {"error": str(error)}
         except (ValueError, KeyError, TypeError):
             return {"error": "that is no request"}
-        living, traced, spool_bytes = self._count()
+        living, counts = self._count()
         duty = self._schedule.duty
         return asdict(
             TraceStatus(
@@ -127,8 +130,9 @@ class ControlServer:
                 duty=None if duty is None else f"{duty.on_s:g}/{duty.period_s:g}",
                 elapsed_s=self._schedule.elapsed_s,
                 num_processes=living,
-                num_traced=traced,
-                spool_bytes=spool_bytes,
+                num_traced=counts.num_traced,
+                num_kernels=counts.num_kernels,
+                spool_bytes=counts.num_bytes,
             )
         )
 

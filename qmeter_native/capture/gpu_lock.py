@@ -11,11 +11,22 @@ from typing import IO
 
 from qmeter_native.model.manifest import DeviceInfo
 
-__all__ = ["GpuLock"]
+__all__ = ["GpuLock", "lock_folder"]
+
+
+def lock_folder() -> Path:
+    """``$XDG_RUNTIME_DIR/qmeter-native``, else a folder of the user's own among the temporary files."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "qmeter-native"
+    return Path(tempfile.gettempdir()) / f"qmeter-native-{os.getuid()}"
 
 
 class GpuLock:
-    """Holds a lock file for each GPU until it is closed; ``others`` says who holds one already, by device index."""
+    """Holds a lock file for each GPU until it is closed; ``others`` says who holds one already, by device index.
+
+    Traces of other users are not seen. Where no file can be made nobody is kept from tracing.
+    """
 
     def __init__(self, devices: Sequence[DeviceInfo]) -> None:
         self._files: list[IO[str]] = []
@@ -25,10 +36,11 @@ class GpuLock:
                 self._take(device)
 
     def _take(self, device: DeviceInfo) -> None:
-        path = Path(tempfile.gettempdir()) / f"qmeter-{device.uuid}.lock"
+        path = lock_folder() / f"{device.uuid}.lock"
         try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-        except OSError:  # another user's file: it cannot be told whether that trace still runs
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")
+        except OSError:  # a lock is a courtesy to other traces, and not worth failing for
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

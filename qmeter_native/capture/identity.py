@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Identity", "software_versions"]
+__all__ = ["Identity", "printable", "software_versions"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MAX_COMMAND = 4096
+"""As in the injected library; a command line may have megabytes, and is written with each process."""
 _PACKAGES = ("numpy", "polars", "torch", "transformers", "triton", "vllm", "nvidia-cuda-cupti")
 
 
@@ -34,7 +36,8 @@ class Identity:
         except OSError:
             boot_id = ""
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        return cls(platform.node(), boot_id, os.getpid(), int(rank) if rank.isdigit() else None, command)
+        rank_number = int(rank) if rank.isdigit() else None
+        return cls(platform.node(), boot_id, os.getpid(), rank_number, printable(command)[:_MAX_COMMAND])
 
     @property
     def stem(self) -> str:
@@ -44,6 +47,11 @@ class Identity:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)
+
+
+def printable(argument: str) -> str:
+    """A program's argument as valid Unicode: its bytes need not be UTF-8, and those that are not become U+FFFD."""
+    return os.fsencode(argument).decode("utf-8", "replace")
 
 
 def software_versions() -> dict[str, str]:

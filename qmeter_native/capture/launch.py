@@ -17,11 +17,13 @@ from qmeter_native.capture.control import CONTROL_FILE, ControlBlock
 from qmeter_native.capture.control_socket import ControlServer
 from qmeter_native.capture.driving import RunPhase, RunStatus
 from qmeter_native.capture.gpu_lock import GpuLock
+from qmeter_native.capture.identity import printable
 from qmeter_native.capture.launch_environment import check_no_profiler, traced_environment
 from qmeter_native.capture.no_tracing import record_no_tracing
 from qmeter_native.capture.process_tree import ProcessTree
 from qmeter_native.capture.server_load import ServerLoad
 from qmeter_native.capture.session import Session, SessionOptions
+from qmeter_native.capture.spool_progress import SpoolCounts, SpoolProgress
 from qmeter_native.capture.trace_schedule import TraceSchedule, TraceTimes
 from qmeter_native.errors import QmeterError, UsageError
 from qmeter_native.model.capture import Capture
@@ -94,16 +96,19 @@ def launch(
 ) -> LaunchResult:
     """Run a command, traced, and leave the capture ``path`` behind.
 
-    Must be called from the main thread: SIGTERM is passed on to the command, SIGUSR1 switches tracing on and off.
+    Must be called from the main thread: SIGTERM and SIGHUP are passed on to the command, SIGUSR1 switches tracing on
+    and off. Once the command runs, whatever happens leaves a capture behind.
 
     Args:
         path: Directory to create.
         options: What to do.
-        stop: When set, the command is interrupted; what it does until it ends is still captured.
+        stop: When set, the command is interrupted; what it does until it ends is still captured. A KeyboardInterrupt
+            after that kills it.
         observe: Told about progress.
 
     Raises:
-        UsageError: There is no such command; nothing is left at ``path``.
+        UsageError: There is no such command, or another server has its port; nothing is left at ``path``.
+        KeyboardInterrupt: ``stop`` was set before the command was started; nothing is left at ``path``.
         DeviceError: Another profiler is attached.
         CaptureError: ``path`` exists or cannot be written.
     """
@@ -111,14 +116,16 @@ def launch(
         raise UsageError(f"there is no command called {options.command[0]!r}", "Check the command after `--`.")
     if options.session.kernels:
         check_no_profiler(os.environ)
+    if options.load is not None:
+        options.load.check_no_server()
     session = Session(path, replace(options.session, kernels=False))
     locks = GpuLock(session.state.devices)
+    run = _Launch(session, options, stop or Event(), observe)
     try:
-        run = _Launch(session, options, stop or Event(), observe)
         run.describe(locks.others)
         exit_code, failure = run.run()
     except BaseException:
-        session.discard()
+        session.discard() if run.tree is None else session.close()
         raise
     finally:
         locks.close()
@@ -129,6 +136,8 @@ def launch(
 
 
 class _Launch:
+    """One run. ``tree`` is None until the command has been started."""
+
     def __init__(
         self, session: Session, options: LaunchOptions, stop: Event, observe: Callable[[RunStatus], None]
     ) -> None:
@@ -137,13 +146,15 @@ class _Launch:
         self._stop = stop
         self._observe = observe
         self._spools = session.path / SPOOL_FOLDER
+        self._progress = SpoolProgress(self._spools)
+        self.tree: ProcessTree | None = None
 
     def describe(self, others: dict[int, str]) -> None:
         """Tell the capture what is known before the command runs."""
         session, options = self._session, self._options
         if options.engine is not None:
             session.describe(engine=options.engine)
-        session.describe(workload={"command": list(options.command)})
+        session.describe(workload={"command": [printable(word) for word in options.command]})
         record_no_tracing(session.spool, session.state.start_ns)
         for code, message in options.notes:
             session.warn(code, message)
@@ -161,18 +172,15 @@ class _Launch:
         environment = traced_environment(
             os.environ, session.path, kernels=options.session.kernels, cupti_path=options.session.cupti_path
         )
-        if options.load is None and options.idle_s > 0:
-            self._observe(RunStatus(RunPhase.IDLE))
-            session.measure_idle(options.idle_s, self._stop.wait)
+        self._measure_idle()
         log = session.path / LOG_FILE if options.log else None
-        tree = ProcessTree(options.command, environment, log)
-        schedule = TraceSchedule(control, options.times)
-        server = ControlServer(session.path, schedule, lambda: self._count(tree))
+        schedule = TraceSchedule(control, options.times)  # before the command: a short one is over within milliseconds
+        server = ControlServer(session.path, schedule, self._count)
         try:
+            self.tree = tree = ProcessTree(options.command, environment, log)
             with _signals(tree, schedule):
                 failure = self._run_to_end(tree, schedule)
-                self._end(tree)
-                is_over = tree.wait_for_all(options.grace_s)
+                is_over = self._wait_for_survivors(tree)
         finally:
             server.close()
             schedule.stop()
@@ -182,11 +190,35 @@ class _Launch:
         self._note_end(tree, is_over)
         return _shell_code(tree.returncode), failure
 
+    def _measure_idle(self) -> None:
+        """Before the command starts, unless a load will measure it when the server is warm."""
+        session, options = self._session, self._options
+        if options.load is None and options.idle_s > 0:
+            self._observe(RunStatus(RunPhase.IDLE))
+            session.measure_idle(options.idle_s, self._stop.wait)
+            if session.is_cuda and session.has_energy:
+                session.warn(
+                    "idle_without_context",
+                    "Idle power was measured before the command started: a GPU with a CUDA context may draw more.",
+                )
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+
     def _run_to_end(self, tree: ProcessTree, schedule: TraceSchedule) -> QmeterError | None:
-        if self._options.load is not None:
-            return self._serve(tree, schedule, self._options.load)
-        self._follow(tree, schedule)
-        return None
+        """Until the command has ended. A second Ctrl-C, wherever it comes, kills it; the capture is still finished."""
+        failure = None
+        try:
+            if self._options.load is not None:
+                failure = self._serve(tree, schedule, self._options.load)
+            else:
+                self._follow(tree, schedule)
+            self._end(tree)
+        except KeyboardInterrupt:
+            self._stop.set()
+            tree.kill()
+            while tree.poll() is None:
+                time.sleep(_TICK_S)
+        return failure
 
     def _follow(self, tree: ProcessTree, schedule: TraceSchedule) -> None:
         """Until the command ends or the user ends it."""
@@ -237,17 +269,20 @@ class _Launch:
     @staticmethod
     def _ends_in_time(tree: ProcessTree) -> bool:
         end = time.monotonic() + _STOP_PATIENCE_S
-        try:
-            while tree.poll() is None and time.monotonic() < end:
-                time.sleep(_TICK_S)
-        except KeyboardInterrupt:  # a second Ctrl-C: the capture is still finished
-            tree.kill()
+        while tree.poll() is None and time.monotonic() < end:
+            time.sleep(_TICK_S)
         return tree.poll() is not None
 
-    def _count(self, tree: ProcessTree) -> tuple[int, int, int]:
-        spools = list(self._spools.glob(f"*{SPOOL_SUFFIX}"))
-        traced = [file for file in spools if "-cuda" in file.name]
-        return len(tree.descendants()), len(traced), sum(file.stat().st_size for file in spools)
+    def _wait_for_survivors(self, tree: ProcessTree) -> bool:
+        """Whether nothing outlived the command by more than the grace time. Ctrl-C ends the wait, and harms nobody."""
+        was_stopped = self._stop.is_set()
+        try:
+            return tree.wait_for_all(self._options.grace_s, lambda: self._stop.is_set() and not was_stopped)
+        except KeyboardInterrupt:
+            return False
+
+    def _count(self) -> tuple[int, SpoolCounts]:
+        return 0 if self.tree is None else len(self.tree.descendants()), self._progress.update()
 
     def _note_end(self, tree: ProcessTree, is_over: bool) -> None:
         session = self._session
@@ -264,12 +299,17 @@ class _Launch:
 
 @contextmanager
 def _signals(tree: ProcessTree, schedule: TraceSchedule) -> Iterator[None]:
-    """SIGTERM goes to the command; SIGUSR1 switches tracing."""
+    """SIGTERM and SIGHUP go to the command, SIGUSR1 switches tracing. What is ignored, as under nohup, stays so."""
     handlers: dict[signal.Signals, Callable[..., Any]] = {
         signal.SIGTERM: lambda *_: tree.send(signal.SIGTERM),
+        signal.SIGHUP: lambda *_: tree.send(signal.SIGHUP),
         signal.SIGUSR1: lambda *_: schedule.toggle(),
     }
-    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    old = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

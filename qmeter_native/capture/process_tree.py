@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,6 @@ from qmeter_native.errors import UsageError
 __all__ = ["ProcessTree"]
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_STDIN: Final = 0
 
 
 class ProcessTree:
@@ -80,9 +79,9 @@ class ProcessTree:
         return found
 
     def interrupt(self) -> None:
-        """Send SIGINT to the command, unless the terminal has done so: Ctrl-C goes to all of its foreground."""
+        """Send SIGINT as a terminal does, to all in our process group, unless the terminal has done so."""
         if not _is_foreground():
-            self.send(signal.SIGINT)
+            self._signal(signal.SIGINT, [pid for pid in self.descendants() if _is_in_our_group(pid)])
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the command; nothing happens if it has ended."""
@@ -91,20 +90,24 @@ class ProcessTree:
 
     def kill(self) -> None:
         """Kill the command and all its descendants."""
-        for pid in self.descendants():
+        self._signal(signal.SIGKILL, self.descendants())
+
+    @staticmethod
+    def _signal(number: signal.Signals, pids: Sequence[int]) -> None:
+        for pid in pids:
             try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):  # it ended meanwhile, or became another user
                 continue
 
-    def wait_for_all(self, timeout_s: float) -> bool:
-        """Wait until no descendant is left; False after ``timeout_s``."""
+    def wait_for_all(self, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until no descendant is left; False after ``timeout_s``, or when ``give_up`` says so."""
         end = time.monotonic() + timeout_s
         while True:
             self.poll()
             if not self.descendants():
                 return True
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or give_up():
                 return False
             time.sleep(0.05)
 
@@ -118,9 +121,22 @@ def _parent_of(folder: Path) -> tuple[int, bool]:
     return int(parent), state == "Z"
 
 
-def _is_foreground() -> bool:
-    """Whether this process is in the foreground of a terminal."""
+def _is_in_our_group(pid: int) -> bool:
     try:
-        return os.isatty(_STDIN) and os.tcgetpgrp(_STDIN) == os.getpgrp()
+        return os.getpgid(pid) == os.getpgrp()
+    except OSError:  # it ended meanwhile
+        return False
+
+
+def _is_foreground() -> bool:
+    """Whether this process is in the foreground of its terminal, wherever its standard streams lead."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
         return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

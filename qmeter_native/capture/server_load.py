@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Final
+from urllib.parse import urlsplit
 
 from qmeter_native.capture.driving import RunPhase, RunStatus, drive
 from qmeter_native.capture.session import Session
 from qmeter_native.engines.server_health import wait_until_healthy
+from qmeter_native.errors import UsageError
 from qmeter_native.workload.workload import Workload
 
 __all__ = ["ServerLoad"]
 
 _TICK_S: Final = 0.02
+_CONNECT_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,24 @@ class ServerLoad:
     workload: Workload
     startup_timeout_s: float = 600.0
     vocab_size: int | None = None
+
+    def check_no_server(self) -> None:
+        """Make sure that nobody listens yet where the server will: the load would go to another one, and its times too.
+
+        Raises:
+            UsageError: Somebody does.
+        """
+        parts = urlsplit(self.base_url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            with socket.create_connection((parts.hostname or "", port), _CONNECT_TIMEOUT_S):
+                pass
+        except OSError:
+            return
+        raise UsageError(
+            f"another server listens at {self.base_url} already",
+            "Give the command and --port another port, or measure that server with --engine openai.",
+        )
 
     def drive(
         self,

@@ -50,5 +50,5 @@ def _sentence(status: TraceStatus) -> str:
     }[status.mode]
     return (
         f"{tracing}; {status.elapsed_s:.1f} s since the start; {status.num_processes} processes live, "
-        f"{status.num_traced} were traced; {status.spool_bytes / 1e6:.1f} MB written"
+        f"{status.num_traced} were traced; {status.num_kernels} kernels, {status.spool_bytes / 1e6:.1f} MB written"
     )

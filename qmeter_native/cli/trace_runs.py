@@ -90,7 +90,7 @@ def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> 
     folder, weights_source = _served_model(settings, display)
     length = settings["input_len"] + settings["output_len"]
     requested = {key: settings[key] for key in ("quantization", "dtype", "tensor_parallel", "cuda_graphs")}
-    command = serve_command(
+    plain = serve_command(
         str(folder),
         dtype=settings["dtype"],
         quantization=None if weights_source or settings["quantization"] == "none" else settings["quantization"],
@@ -100,7 +100,7 @@ def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> 
         cuda_graphs=settings["cuda_graphs"],
         extra_args=[*_concurrency(settings), *shlex.split(settings["engine_args"])],
     )
-    command, notes = _with_plugin(command, settings)
+    command, notes = _with_plugin(plain, settings)
     options = replace(
         _launch_options(command, settings, has_load=True),
         engine=EngineInfo("vllm", "", settings["model"], {**requested, "command": list(command)}, {}, weights_source),
