@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qmeter_native.attribution.classify import display_name, scheme
+from qmeter_native.attribution.classify import scheme
+from qmeter_native.attribution.display_name import display_name
 from qmeter_native.attribution.energy_pool import EnergyPool
 from qmeter_native.attribution.latency import Latencies
 from qmeter_native.attribution.requests import critical_rides

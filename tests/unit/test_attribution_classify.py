@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from qmeter_native.attribution.classify import display_name, op_family, scheme
+from qmeter_native.attribution.classify import op_family, scheme
 from qmeter_native.model.op_family import OpFamily
 
 GEMM, ATTENTION, NORM, ACTIVATION = OpFamily.GEMM, OpFamily.ATTENTION, OpFamily.NORM, OpFamily.ACTIVATION
@@ -218,22 +218,3 @@ VLLM_KERNELS = [
 def test_a_name_tells_its_family_and_scheme(name: str, family: OpFamily, expected_scheme: str | None) -> None:
     assert op_family(name) is family
     assert scheme(name) == expected_scheme
-
-
-@pytest.mark.parametrize(
-    ("name", "short"),
-    [
-        ("nvjet_tst_192x192_64x4_2x1_v_bz_coopA_TNT", "nvjet_tst_192x192_64x4_2x1_v_bz_coopA_TNT"),
-        ("aten::copy_", "aten::copy_"),
-        ("Memcpy DtoH", "Memcpy DtoH"),
-        (NATIVE + "vectorized_elementwise_kernel<4, at::native::FillFunctor<float>, std::array<char*, 1ul>>(int)", "vectorized_elementwise_kernel<FillFunctor>"),
-        (NATIVE + "elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::direct_copy_kernel_cuda(int)>>", "elementwise_kernel<direct_copy_kernel_cuda>"),
-        ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_128x1_tn_align8>(int)", "cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_128x1_…"),
-        ("void marlin::Marlin<__nv_bfloat16, 1049600, 256, 1, 8, 8, true, 4, 8, false>(int4 const*)", "Marlin"),
-        ("void vllm::act_and_mul_kernel<c10::BFloat16, &(c10::BFloat16 vllm::silu_kernel<c10::BFloat16>(int)), true>", "act_and_mul_kernel<silu_kernel>"),
-        ("std::enable_if<!(false), void>::type internal::gemvx::kernel<int, int, __nv_bfloat16, float, false, cublasGemvParamsEx<int>>", "gemvx::kernel"),
-        ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)", "ncclDevKernel_AllReduce_Sum_bf16_RING_LL"),
-    ],
-)  # fmt: skip
-def test_long_names_are_shortened_for_tables(name: str, short: str) -> None:
-    assert display_name(name) == short

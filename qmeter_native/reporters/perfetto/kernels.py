@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qmeter_native.attribution.classify import display_name, op_family
+from qmeter_native.attribution.classify import op_family
+from qmeter_native.attribution.display_name import display_name
 from qmeter_native.attribution.steps import kernel_steps
 from qmeter_native.model.tables import KernelClassTable, KernelTable
 from qmeter_native.reporters.perfetto.packets import Slices
