@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from qmeter_native.attribution.latency import sent_inside
 from qmeter_native.attribution.steps import StepSpans, lost_steps
 from qmeter_native.attribution.usage import DeviceUsage
 from qmeter_native.model.capture import Capture
@@ -46,8 +47,8 @@ def _of_devices(usages: Sequence[DeviceUsage]) -> list[Validity]:
             found.append(Validity("idle_power_unknown", message, subject))
         if not usage.is_complete:
             message = (
-                f"Kernels were recorded in {usage.traced.total_ns / usage.wall_ns:.1%} of the measured window; times "
-                "and energy of kernels, phases and requests are of that part."
+                f"Kernels were recorded in {100 * usage.traced.total_ns / usage.wall_ns:.1f} % of the measured window; "
+                "times and energy of kernels, phases and requests are of that part."
             )
             found.append(Validity("partly_traced", message, subject))
     return found
@@ -59,9 +60,37 @@ def _of_records(capture: Capture, usages: Sequence[DeviceUsage], spans: StepSpan
     if num_lost:
         message = f"{num_lost} engine steps lost a marker; their kernels are given to no request."
         found.append(Validity("lost_markers", message))
+    num_short = _num_short_of_steps(capture)
+    if num_short:
+        message = (
+            f"{num_short} finished requests received more tokens than the recorded steps sampled for them: later steps "
+            "are missing, and their time counts as gaps or host."
+        )
+        found.append(Validity("missing_steps", message))
     listed = [device.index for device in capture.manifest.devices]
     num_elsewhere = int((~np.isin(capture.kernels.device, listed)).sum()) if listed else 0
     if num_elsewhere:
         message = f"{num_elsewhere} kernels ran on devices that the capture does not describe; they are left out."
         found.append(Validity("unlisted_device", message))
     return found
+
+
+def _num_short_of_steps(capture: Capture) -> int:
+    """Finished requests of the measured window that rode steps, but too few for their tokens on every process.
+
+    With speculative decoding a step brings several tokens, so nothing can be told.
+    """
+    rides, requests = capture.step_requests, capture.requests
+    requests = requests.take(requests.is_finished & sent_inside(capture.manifest, requests))
+    if not len(rides) or not len(requests) or rides.num_draft.any():
+        return 0
+    order = np.argsort(requests.request)
+    known, num_tokens = requests.request[order], requests.num_output_tokens[order]
+    row = np.minimum(np.searchsorted(known, rides.request), len(known) - 1)
+    is_known = known[row] == rides.request
+    most = np.zeros(len(known), np.int64)
+    for process in np.unique(rides.process):
+        mine = is_known & (rides.process == process)
+        most = np.maximum(most, np.bincount(row[mine], rides.num_sampled[mine], len(known)).astype(np.int64))
+    has_rides = np.bincount(row[is_known], minlength=len(known)) > 0
+    return int((has_rides & (most < num_tokens)).sum())

@@ -125,6 +125,18 @@ def test_lost_markers_are_pointed_out() -> None:
     assert [entry.code for entry in attribute(builder.build(), "test").validity] == ["lost_markers"]
 
 
+def test_requests_whose_last_steps_were_not_recorded_are_pointed_out() -> None:
+    def codes(tokens: int, num_draft: int = 0) -> list[str]:
+        builder = CaptureBuilder().request(0, 10, 40, 90, tokens=tokens).request(1, 10, 40, 90, tokens=9)
+        builder.step(0, 20, 30).ride(0, 0, Phase.PREFILL).step(1, 40, 50).ride(1, 0, num_draft=num_draft)
+        builder.kernel(20, 30).kernel(40, 50)
+        return [entry.code for entry in attribute(builder.build(), "test").validity]
+
+    assert codes(tokens=2) == []
+    assert codes(tokens=3) == ["missing_steps"]
+    assert codes(tokens=3, num_draft=1) == []
+
+
 def test_an_empty_capture_has_an_empty_report() -> None:
     report = attribute(CaptureBuilder(1_000, {"devices": ()}).build(), "empty")
     assert report.kernels == ()
