@@ -54,7 +54,8 @@ def _whole_window(usage: DeviceUsage, window_ns: _Array) -> Estimate:
         return Estimate(seen_s, seen_s, seen_s, "measured")
     count, length_s = len(window_ns), (usage.traced.end_ns - usage.traced.start_ns) / NS_PER_S
     if count < _MIN_WINDOWS:
-        reason = f"{count} traced windows are too few to tell how much windows differ; {_MIN_WINDOWS} are needed"
+        traced = "1 traced window is" if count == 1 else f"{count} traced windows are"
+        reason = f"{traced} too few to tell how much windows differ; {_MIN_WINDOWS} are needed"
         return Estimate.missing(reason, _METHOD)
     wall_s, traced_s = ns_to_s(usage.wall_ns), float(length_s.sum())
     ratio = seen_s / traced_s

@@ -53,9 +53,9 @@ def quantity(value: float, unit: str) -> str:
     return f"{scale.text(value)} {scale.unit}"
 
 
-def count(value: int) -> str:
-    """A count with grouped thousands."""
-    return f"{value:,}"
+def count(value: int, noun: str = "") -> str:
+    """A count with grouped thousands, and what is counted: ``1 window``, ``2 windows``."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}" if noun else f"{value:,}"
 
 
 def percent(fraction: float) -> str:

@@ -263,6 +263,14 @@ def test_coverage_is_told_only_where_something_was_not_traced() -> None:
     assert "as long as the host's call" not in printed(report)
 
 
+def test_what_windows_cannot_tell_of_the_rest_is_one_line() -> None:
+    few = replace(reports.coverage(10_800_000_000), num_windows=1, busy_s=Estimate.missing("1 window is too few"))
+    coverage = section(printed(replace(reports.report(), coverage=(few,))), "Coverage").splitlines()
+    assert len(coverage) == 4
+    assert "in 1 window, 1.200 s" in coverage[1]
+    assert "not estimated: 1 window is too few" in coverage[2]
+
+
 def test_untraced_time_is_a_term_of_the_balance() -> None:
     balance = Balance((reports.time_balance(untraced_ns=10_800_000_000),), (), RequestBalance(0, None, "none"))
     assert "+ untraced 10.80" in section(printed(replace(reports.report(), balance=balance)), "Balance")
@@ -286,6 +294,18 @@ def test_an_explained_request_shows_its_parts_and_their_sum() -> None:
     ]
 
 
+def test_a_request_that_rode_the_same_steps_is_not_explained_twice() -> None:
+    first = reports.explanation()
+    later = (*first.parts[:-1], replace(first.parts[-1], time_ns=90_000_000))
+    second = replace(first, name="req-07", reason="p99", end_to_end_ns=1_550_000_000, parts=later)
+    other = replace(first, name="req-09", parts=first.parts[:1] + first.parts[2:])
+    text = printed(replace(reports.report(), explanations=(first, second, other)))
+    rows = [line.split() for line in section(text, "Explained: req-07").splitlines()[2:]]
+    assert [row[0] for row in rows] == ["queue", "the", "host", "="]
+    assert rows[1][:6] == ["the", "same", "steps", "as", "req-03", "1.360"]
+    assert "decode · gemm" in section(text, "Explained: req-09")
+
+
 def test_stamps_of_the_engine_are_labelled_where_latencies_stand() -> None:
     validity = (Validity("engine_stamps", "no client was recorded"),)
     explanation = replace(reports.explanation(), is_client=False)
@@ -301,6 +321,9 @@ def test_roles_show_what_they_had_to_do() -> None:
     (other,) = (line for line in work.splitlines() if "norm" in line)
     assert other.split()[-3:] == ["–", "–", "–"]
     assert "layer 99.2 %" in work
+    outside = replace(reports.work().rows[0], num_layers=0)
+    work = section(printed(replace(reports.report(), work=replace(reports.work(), rows=(outside,))), 140), "Work")
+    assert work.splitlines()[2].split()[2] == "–"
     assert "a note" in work
 
 
@@ -309,5 +332,5 @@ def test_processes_are_listed_if_there_are_several() -> None:
     assert "Processes" not in printed(replace(reports.report(), processes=(one,)))
     two = replace(reports.process(1), clock_offset_ns=None)
     rows = section(printed(replace(reports.report(), processes=(one, two)), 140), "Processes").splitlines()
-    assert rows[2].split() == ["0", "4000", "0", "0", "62,155", "1.200", "µs", "vllm", "serve"]
+    assert rows[2].split() == ["0", "4000", "0", "0", "62,155", "1,200", "ns", "vllm", "serve"]
     assert "–" in rows[3]

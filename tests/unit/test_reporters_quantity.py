@@ -39,6 +39,7 @@ def test_the_written_figure_is_the_figure_to_within_rounding(value: float, unit:
 
 def test_counts_and_percentages_are_grouped_and_rounded() -> None:
     assert count(1_234_567) == "1,234,567"
+    assert [count(number, "step") for number in (1, 2_000)] == ["1 step", "2,000 steps"]
     assert percent(0.1234) == "12.3"
     assert percent(0.0001) == "<0.1"
 

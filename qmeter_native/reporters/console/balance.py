@@ -71,7 +71,7 @@ def _energy_text(energy: EnergyBalance) -> str:
     left_over = [] if energy.residual_j is None else [f"left over {quantity(energy.residual_j, 'J')}"]
     if energy.raw_residual_fraction is not None:
         left_over.append(f"raw residual {percent(energy.raw_residual_fraction)} %")
-    lines.append(" · ".join([*left_over, f"{count(energy.num_windows)} windows", plain(energy.method)]))
+    lines.append(" · ".join([*left_over, count(energy.num_windows, "window"), plain(energy.method)]))
     return "\n".join(lines)
 
 

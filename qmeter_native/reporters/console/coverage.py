@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from qmeter_native.model.coverage import Coverage
 from qmeter_native.model.report import AttributionReport
 from qmeter_native.reporters.console.footnotes import MISSING, Footnotes
@@ -13,7 +15,7 @@ from qmeter_native.units import ns_to_s
 
 __all__ = ["coverage_sections"]
 
-_REMARK = "kernels, phases and what requests used are of traced time only; the times above are scaled to all of it"
+_REMARK: Final = "kernels, phases and what requests used are of traced time only"
 
 
 def coverage_sections(report: AttributionReport, width: int) -> list[Section]:
@@ -26,10 +28,13 @@ def _section(coverage: Coverage, label: str, width: int) -> Section:
     wall_s = ns_to_s(coverage.traced_ns + coverage.untraced_ns)
     traced_s = ns_to_s(coverage.traced_ns)
     line = (
-        f"kernels were recorded in {count(coverage.num_windows)} windows, {quantity(traced_s, 's')} of "
+        f"kernels were recorded in {count(coverage.num_windows, 'window')}, {quantity(traced_s, 's')} of "
         f"{quantity(wall_s, 's')} ({percent(traced_s / wall_s)} %)"
     )
     title = f"Coverage {label}".rstrip()
+    if coverage.busy_s.value is None:
+        unknown = f"{MISSING} times of the whole window are not estimated: {coverage.busy_s.reason}"
+        return Section(title, [indented(line), indented(unknown)], remarks=[_REMARK])
     footnotes = Footnotes()
     figures = {"busy": coverage.busy_s, **{family.op_family: family.time_s for family in coverage.families}}
     scale = scale_of([estimate.value for estimate in figures.values()], "s")
@@ -50,4 +55,9 @@ def _section(coverage: Coverage, label: str, width: int) -> Section:
         ),
     ]
     table, _ = fitted_table(columns, width)
-    return Section(title, [indented(line), table], footnotes=footnotes, remarks=[_REMARK])
+    return Section(
+        title,
+        [indented(line), table],
+        footnotes=footnotes,
+        remarks=[f"{_REMARK}; the times above are scaled to all of it"],
+    )

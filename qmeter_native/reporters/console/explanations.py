@@ -16,6 +16,8 @@ __all__ = ["explanation_sections"]
 _BAR_WIDTH: Final = 20
 _MIN_SHARE: Final = 0.001
 """Families below this share of the end-to-end time are one row: they explain nothing."""
+_OUTSIDE: Final = ("queue", "host")
+"""Before the first step and after the last."""
 _NAMES: Final = {
     "queue": "queue",
     "idle_in_steps": "GPU idle",
@@ -27,13 +29,24 @@ _NAMES: Final = {
 
 
 def explanation_sections(report: AttributionReport, width: int) -> list[Section]:
-    """One section a request."""
-    return [_section(explanation, len(report.processes), width) for explanation in report.explanations]
+    """One section a request; what it shares with one before it, having ridden the same steps, is not told again."""
+    told: dict[tuple[ExplainedPart, ...], RequestExplanation] = {}
+    sections = []
+    for explanation in report.explanations:
+        first = told.setdefault(_ridden(explanation), explanation)
+        same_as = None if first is explanation else plain(first.name)
+        sections.append(_section(explanation, same_as, len(report.processes), width))
+    return sections
 
 
-def _section(explanation: RequestExplanation, num_processes: int, width: int) -> Section:
+def _ridden(explanation: RequestExplanation) -> tuple[ExplainedPart, ...]:
+    """The parts from the first step to the last."""
+    return tuple(part for part in explanation.parts if part.kind not in _OUTSIDE)
+
+
+def _section(explanation: RequestExplanation, same_as: str | None, num_processes: int, width: int) -> Section:
     total_ns = explanation.end_to_end_ns
-    rows, small = _rows(explanation)
+    rows, small = _rows(explanation) if same_as is None else _outside_rows(explanation, same_as)
     scale = scale_of([ns_to_s(total_ns)], "s")
     shares = [part.time_ns / total_ns if total_ns else 0.0 for _, part in rows]
     columns = [
@@ -46,13 +59,20 @@ def _section(explanation: RequestExplanation, num_processes: int, width: int) ->
     ]
     table, _ = fitted_table(columns, width)
     remarks = [f"{small} families below {percent(_MIN_SHARE)} % are one row"] if small else []
-    subtitle = [explanation.reason, f"{count(explanation.num_steps)} steps"]
+    subtitle = [explanation.reason, count(explanation.num_steps, "step")]
     if num_processes > 1:
         subtitle.append(f"process {explanation.process}")
     if not explanation.is_client:
         subtitle.append("stamps of the engine, not of the client")
     title = f"Explained: {plain(explanation.name)}, {quantity(ns_to_s(total_ns), 's')}"
     return Section(title, [table], " · ".join(subtitle), remarks=remarks)
+
+
+def _outside_rows(explanation: RequestExplanation, same_as: str) -> tuple[list[tuple[str, ExplainedPart]], int]:
+    """What lies outside the steps, and one row for all that is as with another request."""
+    ridden = ExplainedPart("steps", None, None, sum(part.time_ns for part in _ridden(explanation)))
+    queue, host = (part for part in explanation.parts if part.kind in _OUTSIDE)
+    return [("queue", queue), (f"the same steps as {same_as}", ridden), (_NAMES["host"], host)], 0
 
 
 def _rows(explanation: RequestExplanation) -> tuple[list[tuple[str, ExplainedPart]], int]:

@@ -34,5 +34,6 @@ def kernel_choice_section(report: AttributionReport, width: int) -> Section:
     table, _ = fitted_table(columns, width)
     mark, style = _MARKS[choice.is_fallback]
     verdict = indented(f"{mark}{choice.message}", style)
-    wanted = [indented(f"it is carried out by {', '.join(choice.expected)}", "dim")] if choice.expected else []
+    is_doubtful = choice.expected and choice.is_fallback is not False
+    wanted = [indented(f"it is carried out by {', '.join(choice.expected)}", "dim")] if is_doubtful else []
     return Section("GEMM kernels", [verdict, *wanted, table], "asked for, and ran")

@@ -49,7 +49,7 @@ def _time_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Colum
         _seconds("mean", [row.mean_s for row in rows], rank=2),
         _seconds("time", [row.time_s for row in rows]),
         Column("share %", [percent(row.time_share) for row in rows]),
-        _bars([row.time_share for row in rows]),
+        _bars([row.time_share for row in rows], rank=5),
     ]
     if any(row.overlapped_s for row in rows):
         columns.append(_seconds("overlapped", [row.overlapped_s for row in rows], rank=8))
@@ -72,7 +72,7 @@ def _energy_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Col
         _joules("per launch", [row.j_per_launch for row in rows], per_launch, footnotes, rank=2),
         _joules("energy", [row.energy_j for row in rows], energy, footnotes),
         Column("share %", [_share(share, footnotes) for share in shares]),
-        _bars([share.value or 0.0 for share in shares]),
+        _bars([share.value or 0.0 for share in shares], rank=3),
         Column("95 %", [_relative_interval(row.energy_j) for row in rows], 6, style="dim"),
         _joules("dynamic", [row.dynamic_j for row in rows], energy, footnotes, rank=7),
         _joules("static", [row.static_j for row in rows], energy, footnotes, rank=8),
@@ -120,10 +120,10 @@ def _joules(title: str, values: Sequence[Estimate], scale: Scale, footnotes: Foo
     return Column(f"{title} {scale.unit}", [footnotes.estimate(estimate, scale) for estimate in values], rank)
 
 
-def _bars(shares: Sequence[float]) -> Column:
+def _bars(shares: Sequence[float], rank: int) -> Column:
     """Bars against the largest share, so that the ranking is seen even where all shares are small."""
     largest = max(shares) or 1.0
-    return Column("", [bar(share / largest, _BAR_WIDTH) for share in shares], 3, "left", "cyan")
+    return Column("", [bar(share / largest, _BAR_WIDTH) for share in shares], rank, "left", "cyan")
 
 
 def _share(share: Estimate, footnotes: Footnotes) -> str:

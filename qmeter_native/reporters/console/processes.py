@@ -6,8 +6,7 @@ from qmeter_native.model.report import AttributionReport
 from qmeter_native.reporters.console.footnotes import MISSING
 from qmeter_native.reporters.console.section import Section
 from qmeter_native.reporters.console.table import Column, fitted_table, plain
-from qmeter_native.reporters.quantity import count, quantity
-from qmeter_native.units import ns_to_s
+from qmeter_native.reporters.quantity import count
 
 __all__ = ["process_section"]
 
@@ -17,7 +16,7 @@ def process_section(report: AttributionReport, width: int) -> Section:
     rows = report.processes
     if len(rows) < 2:
         return Section("Processes")
-    offsets = [MISSING if row.clock_offset_ns is None else quantity(ns_to_s(row.clock_offset_ns), "s") for row in rows]
+    offsets = [MISSING if row.clock_offset_ns is None else f"{count(row.clock_offset_ns)} ns" for row in rows]
     columns = [
         Column("process", [str(row.process) for row in rows]),
         Column("pid", [str(row.pid) for row in rows]),

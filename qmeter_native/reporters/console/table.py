@@ -16,7 +16,7 @@ __all__ = ["INDENT", "Column", "fitted_table", "indented", "plain", "shortened"]
 
 INDENT: Final = 2
 _GAP: Final = 2
-_MIN_FLEXIBLE: Final = 18
+_MIN_FLEXIBLE: Final = 22
 """Characters below which a kernel's name says nothing any more."""
 
 

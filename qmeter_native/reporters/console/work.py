@@ -31,7 +31,7 @@ def _columns(rows: Sequence[WorkRow]) -> list[Column]:
     columns = [
         Column("role", [plain(row.role) for row in rows], justify="left"),
         Column("by", [plain(row.implementation) if row.implementation else MISSING for row in rows], 2, "left"),
-        Column("layers", [count(row.num_layers) for row in rows], 4),
+        Column("layers", [count(row.num_layers) if row.num_layers else MISSING for row in rows], 4),
         Column("calls", [count(row.calls) for row in rows], 3),
         Column(f"time {time.unit}", [time.text(row.time_s) for row in rows]),
         Column("share %", [percent(row.time_share) for row in rows]),
