@@ -58,6 +58,22 @@ def test_kernels_find_their_step_though_the_host_has_left_all_steps_when_the_dev
     assert [rides.request[rides.step == step].tolist() for step in range(3)] == [[0], [1, 0], [2, 0, 1]]
 
 
+def test_kernels_find_their_step_though_its_host_interval_overlaps_the_next_ones() -> None:
+    builder = CaptureBuilder(length_ns=1_000)
+    for step in range(NUM_STEPS):
+        builder.step(step, 30 * step, 30 * step + 75, num_markers=2)  # three are open on the host at a time
+        builder.marker(200 * step + 100, 2 * step, stream=STREAM)
+        builder.marker(200 * step + 280, 2 * step + 1, stream=STREAM)
+        builder.kernel(200 * step + 110, 200 * step + 150, GEMM, stream=STREAM)
+        builder.kernel(200 * step + 160, 200 * step + 270, GEMM, stream=STREAM)
+    capture = builder.build()
+    spans = step_spans(capture)
+    assert spans.is_on_device.all()
+    rows = kernel_steps(capture, spans)
+    is_work = capture.kernels.end_ns - capture.kernels.start_ns >= 40  # markers are shorter
+    assert rows[is_work].tolist() == [step for step in range(NUM_STEPS) for _ in range(2)]
+
+
 def test_an_output_copy_belongs_to_the_step_in_whose_span_it_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

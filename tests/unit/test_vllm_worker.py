@@ -55,6 +55,22 @@ def test_the_engines_warm_up_and_batches_without_tokens_are_no_steps(
     assert len(vllm.spool(tmp_path).tables["steps"]) == 0
 
 
+def test_an_engine_that_warms_up_again_goes_on_with_its_requests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ours = vllm.install(monkeypatch, tmp_path)
+    worker = started(ours)
+    run(worker, vllm.new("a", prompt=3, scheduled=3))
+    worker.compile_or_warm_up_model()
+    run(worker, vllm.cached(a=(3, 1)))
+    worker.shutdown()
+    contents = vllm.spool(tmp_path)
+    assert contents.tables["steps"].step.tolist() == [0, 1]
+    assert contents.tables["step_requests"].request.tolist() == [0, 0]
+    assert [number for _, number in ours.markers] == [0, 1, 2, 3]
+    assert vllm.notes(contents) == []
+
+
 def test_a_batch_that_yields_its_output_at_once_is_a_whole_step(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -39,8 +39,11 @@ class QmeterWorker(Worker):  # type: ignore[misc]
 
     def compile_or_warm_up_model(self) -> Any:
         """See ``Worker``; what it runs to warm up is no step."""
+        steps, self._qmeter_steps = self._qmeter_steps, None
         result = super().compile_or_warm_up_model()
-        if self._qmeter is not None:
+        if steps is not None:  # elastic scaling warms up again, and the requests that are running go on
+            self._qmeter_steps = steps
+        elif self._qmeter is not None:
             self._qmeter.attempt(self._qmeter_start, self._qmeter)
         return result
 
