@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from qmeter_native.attribution.classify import op_family
 from qmeter_native.attribution.layers import KernelPlaces, kernel_places, layer_agreement
 from qmeter_native.attribution.steps import kernel_steps, step_spans
 from qmeter_native.model.capture import Capture
+from qmeter_native.model.op_family import OpFamily
 from qmeter_native.storage.reader import read_capture
 from qmeter_native.work.role import UNKNOWN_ROLE, Role
 from tests.decoders import (
@@ -36,7 +39,8 @@ from tests.decoders import (
     Run,
 )
 
-FIXTURE = Path(__file__).parents[1] / "data" / "h200-llama-3.1-8b.qmt"
+DATA = Path(__file__).parents[1] / "data"
+FIXTURE = DATA / "h200-llama-3.1-8b.qmt"
 
 COMPILED: dict[str, Any] = {
     "first_norm": (NEIGHBOURS_FIRST_NORM,),
@@ -225,3 +229,25 @@ def test_a_recorded_run_is_placed_whole() -> None:
         assert set(calls.tolist()) == {calls[0]}, role
         assert calls[0] >= len(capture.steps)
     assert np.count_nonzero(places.role == Role.LM_HEAD) == len(capture.steps)
+
+
+VLLM_STEPS = json.loads((DATA / "h200-vllm-machete-steps.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("step", VLLM_STEPS["steps"].values(), ids=VLLM_STEPS["steps"])
+def test_a_recorded_step_of_vllm_is_placed(step: list[int]) -> None:
+    capture = Run().step([VLLM_STEPS["names"][index] for index in step]).capture()
+    places = places_of(capture, 3)
+    rows = np.flatnonzero(is_kernel(capture))
+    families = [op_family(capture.kernel_classes.name[capture.kernels.class_id[row]]) for row in rows]
+    roles, layers = [Role(role) for role in places.role[rows]], places.layer[rows].tolist()
+    assert OpFamily.OTHER not in families
+    assert {layers.count(layer) for layer in range(3)} == {layers.count(0)}
+    products = [role for role, family in zip(roles, families, strict=True) if family is OpFamily.GEMM]
+    linear = [Role.QKV_PROJ, Role.O_PROJ, Role.GATE_UP_PROJ, Role.DOWN_PROJ]
+    assert products == [*linear * 3, Role.LM_HEAD]
+    once = (Role.INPUT_NORM, Role.ROPE, Role.KV_WRITE, Role.POST_NORM, Role.ACTIVATION)
+    assert [roles.count(role) for role in once] == [3] * 5
+    assert roles.count(Role.FINAL_NORM) == 1
+    assert roles.count(Role.ATTENTION) == 7
+    assert roles.count(Role.SAMPLING) == 8
