@@ -43,7 +43,7 @@ FAMILY_RULES: Final = tuple(
         (OpFamily.NORM, rf"{_FUSED}\w*(rsqrt|rms_?norm|layer_?norm)"),
         (OpFamily.ACTIVATION, rf"{_FUSED}\w*(silu|gelu|relu|sigmoid|tanh)"),
         (OpFamily.SAMPLING, rf"{_FUSED}\w*(soft_?max|argmax|topk|sort|cumsum|exponential)"),
-        (OpFamily.QUANTIZE, rf"{_FUSED}\w*(clamp|amax|quant|float8|fp8(?!\w*(mm|gemm)))"),
+        (OpFamily.QUANTIZE, rf"{_FUSED}\w*(clamp|amax|quant|float8|to_fp8)"),
         (OpFamily.MEMORY, rf"\btriton_poi_fused(_{_MOVE})+_\d+$"),
         (OpFamily.NORM, r"\btriton_(red|per)_fused"),
         (OpFamily.ACTIVATION, _FUSED),
@@ -127,7 +127,7 @@ FAMILY_RULES: Final = tuple(
 SCHEME_RULES: Final = tuple(
     (scheme, _any_of(alternatives))
     for scheme, alternatives in (
-        ("fp8", rf"{_FUSED}\w*(fp8_quant|to_fp8|float8)"),
+        ("fp8", rf"{_FUSED}\w*(fp8_quant|quant_fp8|to_fp8|float8)"),
         (None, _FUSED),
         # Marlin's first two template arguments are vLLM's packed ScalarType of activations (older: a type) and weights:
         # exponent bits | mantissa bits << 8 | signed << 16 | bias << 17 | finite << 49 | NaN kind << 50. So int8 is

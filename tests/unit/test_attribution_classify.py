@@ -202,6 +202,7 @@ VLLM_KERNELS = [
     ("triton_poi_fused_add_cat_gptq_marlin_gemm_index_mul_split_sub_1", ACTIVATION, None),
     ("triton_poi_fused_cutlass_scaled_mm_3", ACTIVATION, None),
     ("triton_poi_fused_flashinfer_fp8_scaled_mm_3", ACTIVATION, None),
+    ("triton_poi_fused_bmm_fp8_3", ACTIVATION, None),
     ("triton_poi_fused_3", ACTIVATION, None),
     ("triton_poi_fused_static_scaled_fp8_quant_0", QUANTIZE, "fp8"),
     ("triton_poi_fused__to_copy_clone_view_0", MEMORY, None),
