@@ -32,7 +32,7 @@ def _columns(rows: Sequence[WorkRow]) -> list[Column]:
         Column("role", [plain(row.role) for row in rows], justify="left"),
         Column("by", [plain(row.implementation) if row.implementation else MISSING for row in rows], 2, "left"),
         Column("layers", [count(row.num_layers) if row.num_layers else MISSING for row in rows], 4),
-        Column("calls", [count(row.calls) for row in rows], 3),
+        Column("kernels", [count(row.calls) for row in rows], 3),
         Column(f"time {time.unit}", [time.text(row.time_s) for row in rows]),
         Column("share %", [percent(row.time_share) for row in rows]),
         Column("TFLOP/s", [_figure(row.flops_per_s, Scale(1e12, "", 1)) for row in rows]),
