@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.h)
+SIDE_SOURCES := $(wildcard tests/fakes/*.cpp tests/native/sanitize/*.cpp tools/cupti_probe/*)
 DEMO := build/demo.qmt
-H200 := tests/data/h200-llama-3.1-8b.qmt
+H200 := tests/data/h200-vllm-gptq.qmt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-gpu lint format sanitize bench docs clean
@@ -24,7 +25,7 @@ demo: $(STAMP)  ## trace the embedded model on this machine and print its report
 	rm -rf $(DEMO)
 	mkdir -p build
 	$(BIN)/qmeter-native trace --model builtin:stdlib-lm --requests 8 --input-len 128 --output-len 32 --output $(DEMO)
-	@echo; echo "Recorded on an NVIDIA H200:"
+	@echo; echo "vLLM, recorded on an NVIDIA H200:"
 	$(BIN)/qmeter-native report $(H200)
 
 test: $(STAMP)  ## run the test suite (about two minutes on 2 cores)
@@ -43,12 +44,12 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter, clang-format
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(wildcard tests/fakes/*.cpp tests/native/sanitize/*.cpp)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE) $(SIDE_SOURCES)
 
 format: $(STAMP)  ## format Python and C++
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE) $(wildcard tests/fakes/*.cpp tests/native/sanitize/*.cpp)
+	$(BIN)/clang-format -i $(NATIVE) $(SIDE_SOURCES)
 
 sanitize: $(STAMP)  ## run the native core under ASan, UBSan and TSan, on fakes of NVML and CUPTI
 	tools/sanitize.sh

@@ -104,7 +104,7 @@ class Engine:
         try:
             self._out.write('{"op": "quit"}\n')
             self._out.flush()
-            self._process.wait(30)
+            self._process.wait(10)
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
 
@@ -205,28 +205,31 @@ def measure_ours(arguments: argparse.Namespace, model: Path, folder: Path) -> di
     capture = session.close()
     metrics["num_kernels"] = Metric(len(capture.kernels), "1")
     metrics["num_lost"] = Metric(capture.manifest.loss.total, "1")
+    metrics["num_missed_samples"] = Metric(capture.manifest.loss.missed_samples, "1")
     return metrics
 
 
-def measure_peer(arguments: argparse.Namespace, model: Path, peer: str) -> dict[str, Metric]:
-    """A peer against a baseline of its own session."""
+def measure_peers(arguments: argparse.Namespace, model: Path, keep: Callable[[dict[str, Metric]], None]) -> None:
+    """Each peer, in an engine of its own, against one that nobody profiles; ``keep`` gets each figure at once."""
     plain = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    base, profiled = Engine("base", model, plain), Engine(peer, model, plain, "--profiler", peer)
-    base.answer()
-    profiled.answer()
-
-    def switch(is_on: bool) -> Callable[[], None]:
-        return lambda: print(peer, is_on, profiled.ask(op="profile", on=is_on), file=sys.stderr, flush=True)
-
+    base = Engine("base", model, plain)
+    peers = [Engine(peer, model, plain, "--profiler", peer) for peer in arguments.peers]
+    for engine in (base, *peers):
+        engine.answer()
     batch = arguments.detailed_batch
     load = Load(batch, arguments.input_len, arguments.output_len)
-    modes: list[Mode] = [("base", base, nothing, nothing), (peer, profiled, switch(True), switch(False))]
-    cycles(modes, load, 1)
-    found = cycles(modes, load, arguments.peer_cycles)
-    base.close()
-    profiled.close()
-    name = {"torch": "torch_profiler"}.get(peer, peer)
-    return {f"{name}_overhead_b{batch}": overhead(found[peer], found["base"])}
+    for peer in peers:
+
+        def switch(is_on: bool, engine: Engine = peer) -> Callable[[], None]:
+            return lambda: print(engine.name, is_on, engine.ask(op="profile", on=is_on), file=sys.stderr, flush=True)
+
+        modes: list[Mode] = [("base", base, nothing, nothing), (peer.name, peer, switch(True), switch(False))]
+        cycles(modes, load, 1)
+        found = cycles(modes, load, arguments.peer_cycles)
+        name = {"torch": "torch_profiler"}.get(peer.name, peer.name)
+        keep({f"{name}_overhead_b{batch}": overhead(found[peer.name], found["base"])})
+    for engine in (base, *peers):
+        engine.close()
 
 
 def main() -> None:
@@ -255,9 +258,13 @@ def main() -> None:
         if arguments.batches:
             metrics.update(measure_ours(arguments, model, folder))
         _write(result, metrics, command)
-        for peer in arguments.peers:
-            metrics.update(measure_peer(arguments, model, peer))
-            _write(result, metrics, command)
+        if arguments.peers:
+
+            def keep(found: dict[str, Metric]) -> None:
+                metrics.update(found)
+                _write(result, metrics, command)
+
+            measure_peers(arguments, model, keep)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=33_000_000, help="graph nodes to replay")
     parser.add_argument("--graph-nodes", type=int, default=440, help="kernels in the graph: an 8B model's decode step")
+    parser.add_argument("--in-flight", type=int, default=2, help="replays queued at most: asynchronous engines queue 2")
     parser.add_argument("--seconds", type=float, help="stop after this long, whatever was replayed")
     arguments = parser.parse_args()
     value = torch.zeros(1, device="cuda")
@@ -38,11 +39,13 @@ def main() -> None:
         for _ in range(arguments.graph_nodes):
             value.add_(1)
     replays, settled = arguments.nodes // arguments.graph_nodes, None
+    events = [torch.cuda.Event() for _ in range(arguments.in_flight)]
     begin = time.monotonic()
     for replay in range(replays):
+        event = events[replay % len(events)]
+        event.synchronize()
         graph.replay()
-        if replay % 100 == 99:
-            torch.cuda.synchronize()
+        event.record()
         if replay == replays // 20:
             settled = _memory(torch)
         if arguments.seconds and time.monotonic() - begin > arguments.seconds:

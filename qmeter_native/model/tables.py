@@ -102,7 +102,9 @@ class StepTable(Table):
     device: _Array = column("i2", "DeviceInfo.index of the engine's stream")
     stream: _Array = column("u4", "CUDA stream id of the markers as CUPTI numbers it; 0 = unknown or CPU")
     num_markers: _Array = column("u1", "markers launched: 0 (CPU) or 2")
-    num_padded: _Array = column("i4", "tokens the device computed, padding to a CUDA graph's size included; -1 = unknown")
+    num_padded: _Array = column(
+        "i4", "tokens the device computed, padding to a CUDA graph's size included; -1 = unknown"
+    )
 
 
 @dataclass(frozen=True, slots=True)
