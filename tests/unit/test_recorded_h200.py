@@ -65,7 +65,8 @@ def test_the_kernels_of_vllm_are_known_by_step_layer_and_family() -> None:
     assert report.work is not None
     assert min(report.work.family_known, report.work.step_known, report.work.layer_known) >= 0.99
     layers = {row.role: row.num_layers for row in report.work.rows if row.flops}
-    assert layers == dict.fromkeys(("qkv_proj", "attention", "o_proj", "gate_up_proj", "down_proj"), 32) | {"lm_head": 0}
+    in_each = ("qkv_proj", "attention", "o_proj", "gate_up_proj", "down_proj")
+    assert layers == {**dict.fromkeys(in_each, 32), "lm_head": 0}
 
 
 def test_nothing_of_vllm_was_lost() -> None:
