@@ -30,6 +30,9 @@ class Spool:
     def intern(self, text: str) -> int:
         """Id of a string, stable in this spool; written before any record that uses it."""
 
+    def write_string(self, text: str) -> int:
+        """Id of a string that will not come again, such as a request's: nothing of it stays in memory."""
+
     def define_class(
         self,
         name: str,

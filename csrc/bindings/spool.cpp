@@ -97,6 +97,7 @@ void bind_spool(py::module_& module) {
            py::arg("queue_bytes") = defaults.queue_bytes,
            py::arg("flush_period_ns") = defaults.flush_period_ns, Release())
       .def("intern", &Spool::intern, py::arg("text"), Release())
+      .def("write_string", &Spool::write_string, py::arg("text"), Release())
       .def("define_class", &define_class, py::arg("name"), py::arg("kind"), py::arg("grid") = Dim3{},
            py::arg("block") = Dim3{}, py::arg("static_shared_bytes") = 0, py::arg("dynamic_shared_bytes") = 0,
            py::arg("registers") = 0, Release())

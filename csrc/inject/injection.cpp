@@ -44,17 +44,6 @@ std::string json_list(const std::vector<std::string>& texts) {
   return "[" + list + "]";
 }
 
-std::string json_of(const SpoolStats& stats) {
-  return JsonObject()
-      .add("name", "spool")
-      .add("blocks", stats.blocks)
-      .add("bytes", stats.bytes)
-      .add("records", stats.records)
-      .add("dropped_records", stats.dropped_records)
-      .add_raw("error", stats.error.empty() ? "null" : json_string(stats.error))
-      .text();
-}
-
 }  // namespace
 
 InjectionOptions InjectionOptions::from_environment() {
@@ -199,7 +188,7 @@ void Injection::close() noexcept {
     end_ns_ = realtime_ns();
     write_stats();
     spool_->sync();  // what is not written yet is not counted
-    spool_->append_stats(json_of(spool_->stats()));
+    spool_->append_stats(spool_->stats().json());
   } catch (const std::exception&) {  // no memory: the spool is closed without them
   }
   spool_->close();

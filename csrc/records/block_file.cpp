@@ -10,12 +10,16 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 
 #include "base/error.h"
 #include "records/crc32.h"
 
 namespace qmeter {
 namespace {
+
+constexpr size_t kReserveBytes = 4096;  // an error names the spool, whose path may be as long
+constexpr char kUnused[] = R"({"name": "reserve"})";
 
 // All of `size` bytes, whatever signals and short writes come between; 0 or the error number.
 int write_fully(int fd, const char* data, size_t size) noexcept {
@@ -27,6 +31,27 @@ int write_fully(int fd, const char* data, size_t size) noexcept {
     size -= static_cast<size_t>(written);
   }
   return 0;
+}
+
+void write_header(Block& block, uint32_t sequence) {
+  SpoolBlockHeader header{};
+  header.magic = kSpoolMagic;
+  header.version = kSpoolVersion;
+  header.kind = static_cast<uint16_t>(block.kind);
+  header.sequence = sequence;
+  header.count = block.count;
+  header.payload_bytes = static_cast<uint32_t>(block.payload_bytes());
+  header.payload_crc = crc32(block.bytes.data() + sizeof header, block.payload_bytes());
+  header.header_crc = crc32(&header, offsetof(SpoolBlockHeader, header_crc));
+  std::memcpy(block.bytes.data(), &header, sizeof header);
+}
+
+// A block of kReserveBytes: JSON may have blanks behind it.
+Block reserve_block(std::string json) {
+  json.resize(kReserveBytes, ' ');
+  Block block(RecordKind::kStats);
+  block.add(json.data(), json.size(), 1);
+  return block;
 }
 
 // Open files of this process, for children that it forks. More than these keep their descriptors in the
@@ -84,17 +109,7 @@ bool BlockFile::write(Block& block) noexcept {
     fail("write", EBADF);
     return false;
   }
-  SpoolBlockHeader header{};
-  header.magic = kSpoolMagic;
-  header.version = kSpoolVersion;
-  header.kind = static_cast<uint16_t>(block.kind);
-  header.sequence = static_cast<uint32_t>(num_blocks_);
-  header.count = block.count;
-  header.payload_bytes = static_cast<uint32_t>(block.payload_bytes());
-  header.payload_crc = crc32(block.bytes.data() + sizeof header, block.payload_bytes());
-  header.header_crc = crc32(&header, offsetof(SpoolBlockHeader, header_crc));
-  std::memcpy(block.bytes.data(), &header, sizeof header);
-
+  write_header(block, static_cast<uint32_t>(num_blocks_));
   const int error_number = write_fully(fd_, block.bytes.data(), block.bytes.size());
   if (error_number != 0) {
     fail("write", error_number);
@@ -106,6 +121,31 @@ bool BlockFile::write(Block& block) noexcept {
   num_blocks_ += 1;
   num_bytes_ += block.bytes.size();
   return true;
+}
+
+bool BlockFile::reserve() noexcept {
+  try {
+    reserve_sequence_ = static_cast<uint32_t>(num_blocks_);
+    reserve_offset_ = static_cast<off_t>(num_bytes_);
+    Block block = reserve_block(kUnused);
+    return write(block);
+  } catch (const std::exception&) {
+    fail("write", ENOMEM);
+    return false;
+  }
+}
+
+void BlockFile::fill_reserve(const std::string& json) noexcept {
+  if (reserve_offset_ == 0 || json.size() > kReserveBytes || !has_own_file()) return;
+  try {
+    Block block = reserve_block(json);
+    write_header(block, reserve_sequence_);
+    // With O_APPEND, Linux's pwrite() appends whatever the offset. Our position is at the end, as it was.
+    if (fcntl(fd_, F_SETFL, 0) != 0) return;
+    const ssize_t written = pwrite(fd_, block.bytes.data(), block.bytes.size(), reserve_offset_);
+    static_cast<void>(written);
+  } catch (const std::exception&) {  // no memory: the reserve stays empty
+  }
 }
 
 void BlockFile::sync() noexcept {

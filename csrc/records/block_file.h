@@ -36,6 +36,10 @@ class BlockFile {
 
   // Returns whether the block is in the file. After the first failure the file is left alone.
   bool write(Block& block) noexcept;
+  // Write a kStats block that says nothing yet, for what must be said even when there is no space left.
+  bool reserve() noexcept;
+  // Put `json` into that block, in place. Nothing happens if it does not fit or cannot be written.
+  void fill_reserve(const std::string& json) noexcept;
   void sync() noexcept;
   void close() noexcept;
 
@@ -54,6 +58,8 @@ class BlockFile {
   ino_t inode_ = 0;
   uint64_t num_blocks_ = 0;
   uint64_t num_bytes_ = 0;
+  uint32_t reserve_sequence_ = 0;
+  off_t reserve_offset_ = 0;
   std::string error_;
 };
 

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -12,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/thread.h"
 #include "records/block_file.h"
 
@@ -28,6 +30,17 @@ bool is_counted(RecordKind kind) {
 
 }  // namespace
 
+std::string SpoolStats::json() const {
+  return JsonObject()
+      .add("name", "spool")
+      .add("blocks", blocks)
+      .add("bytes", bytes)
+      .add("records", records)
+      .add("dropped_records", dropped_records)
+      .add_raw("error", error.empty() ? "null" : json_string(error))
+      .text();
+}
+
 // Records gather in one open block per kind. A full block is sealed: it joins the queue, after the open
 // blocks of strings and classes, so that what it names is earlier in the file.
 class Spool::Writer {
@@ -36,6 +49,7 @@ class Spool::Writer {
   ~Writer() { close(); }
 
   uint32_t intern(const std::string& text);
+  uint32_t write_string(const std::string& text);
   uint32_t define_class(ClassRecord record);
   void append(RecordKind kind, const void* records, size_t size, size_t count) noexcept;
   void append_json(RecordKind kind, const std::string& json) noexcept;
@@ -45,6 +59,7 @@ class Spool::Writer {
 
  private:
   Block& open_block(RecordKind kind);
+  uint32_t add_string(const std::string& text);
   void add_to_dictionary(RecordKind kind, const void* data, size_t size);
   size_t add_within_budget(RecordKind kind, const char* records, size_t size, size_t count);
   void seal(RecordKind kind);
@@ -53,6 +68,7 @@ class Spool::Writer {
   void write_sealed(std::unique_lock<std::mutex>& lock);
   void sync_file(std::unique_lock<std::mutex>& lock);
   void fail(const std::string& error) noexcept;
+  void leave_word(std::unique_lock<std::mutex>& lock) noexcept;
   void run() noexcept;
 
   const SpoolOptions options_;
@@ -64,6 +80,7 @@ class Spool::Writer {
   std::deque<Block> sealed_;
   size_t queued_bytes_ = 0;  // payload in open and sealed blocks
   std::unordered_map<std::string, uint32_t> strings_;
+  uint32_t num_strings_ = 0;
   std::unordered_map<std::string, uint32_t> classes_;  // by the record's bytes
   uint64_t sync_requested_ = 0;
   uint64_t sync_done_ = 0;
@@ -78,10 +95,10 @@ Spool::Writer::Writer(const std::string& path, const std::string& identity_json,
   if (options.block_bytes == 0 || options.block_bytes > kMaxBlockBytes || options.flush_period_ns <= 0) {
     throw Error(ErrorCode::kInvalid, "block_bytes must be 1 to 2^30 and flush_period_ns positive");
   }
-  strings_.emplace("", 0);
+  strings_.emplace("", num_strings_++);
   Block identity(RecordKind::kIdentity);
   identity.add(identity_json.data(), identity_json.size(), 1);
-  if (!file_.write(identity)) throw Error(ErrorCode::kIo, file_.error());
+  if (!file_.write(identity) || !file_.reserve()) throw Error(ErrorCode::kIo, file_.error());
   stats_.blocks = file_.num_blocks();
   stats_.bytes = file_.num_bytes();
   thread_ = start_thread("qmeter-spool", [this] { run(); });
@@ -89,14 +106,14 @@ Spool::Writer::Writer(const std::string& path, const std::string& identity_json,
 
 uint32_t Spool::Writer::intern(const std::string& text) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto [entry, is_new] = strings_.emplace(text, static_cast<uint32_t>(strings_.size()));
-  if (is_new) {
-    const uint32_t head[2] = {entry->second, static_cast<uint32_t>(text.size())};
-    std::string payload(reinterpret_cast<const char*>(head), sizeof head);
-    payload += text;
-    add_to_dictionary(RecordKind::kStrings, payload.data(), payload.size());
-  }
+  const auto [entry, is_new] = strings_.try_emplace(text, num_strings_);
+  if (is_new) add_string(text);
   return entry->second;
+}
+
+uint32_t Spool::Writer::write_string(const std::string& text) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return add_string(text);
 }
 
 uint32_t Spool::Writer::define_class(ClassRecord record) {
@@ -162,6 +179,14 @@ Block& Spool::Writer::open_block(RecordKind kind) {
   const auto [entry, is_new] = open_.try_emplace(kind, kind);
   if (is_new) entry->second.bytes.reserve(sizeof(SpoolBlockHeader) + options_.block_bytes);
   return entry->second;
+}
+
+uint32_t Spool::Writer::add_string(const std::string& text) {
+  const uint32_t head[2] = {num_strings_++, static_cast<uint32_t>(text.size())};
+  std::string payload(reinterpret_cast<const char*>(head), sizeof head);
+  payload += text;
+  add_to_dictionary(RecordKind::kStrings, payload.data(), payload.size());
+  return head[0];
 }
 
 // Dictionaries are exempt from the budget: without them the records that were kept would name nothing.
@@ -238,11 +263,25 @@ void Spool::Writer::fail(const std::string& error) noexcept {
   }
 }
 
+// Say why writing failed where there is room for it.
+void Spool::Writer::leave_word(std::unique_lock<std::mutex>& lock) noexcept {
+  std::string json;
+  try {
+    json = stats_.json();
+  } catch (const std::exception&) {  // no memory: readers see that the end is missing
+    return;
+  }
+  lock.unlock();
+  file_.fill_reserve(json);
+  lock.lock();
+}
+
 void Spool::Writer::run() noexcept {
   const auto period = std::chrono::nanoseconds(options_.flush_period_ns);
   std::unique_lock<std::mutex> lock(mutex_);
   int64_t flush_due_ns = monotonic_ns() + options_.flush_period_ns;
   bool is_last = false;
+  bool is_said = false;  // that writing failed: at once, as a SIGKILL may come, and with the final counts
   while (!is_last) {
     wake_.wait_for(lock, period,
                    [&] { return is_closing_ || !sealed_.empty() || sync_requested_ != sync_done_; });
@@ -259,6 +298,10 @@ void Spool::Writer::run() noexcept {
     }
     write_sealed(lock);
     if (is_sync) sync_file(lock);
+    if (!stats_.error.empty() && (is_last || !is_said)) {
+      leave_word(lock);
+      is_said = true;
+    }
     sync_done_ = ticket;
     synced_.notify_all();
   }
@@ -272,6 +315,10 @@ Spool::~Spool() {
 }
 
 uint32_t Spool::intern(const std::string& text) { return guard_.is_owner() ? writer_->intern(text) : 0; }
+
+uint32_t Spool::write_string(const std::string& text) {
+  return guard_.is_owner() ? writer_->write_string(text) : 0;
+}
 
 uint32_t Spool::define_class(ClassRecord record) {
   return guard_.is_owner() ? writer_->define_class(record) : 0;

@@ -25,6 +25,9 @@ struct SpoolStats {
   uint64_t records = 0;  // passed to `append`; strings, classes and JSON are not counted
   uint64_t dropped_records = 0;
   std::string error;  // first write error; from then on records are dropped and counted
+
+  // As statistics called "spool". Closing a spool whose writing failed leaves them in it by itself.
+  std::string json() const;
 };
 
 class Spool {
@@ -37,6 +40,9 @@ class Spool {
 
   // Stable id of a string; 0 is "". Thread-safe.
   uint32_t intern(const std::string& text);
+
+  // Id of a string that will not come again: nothing of it stays in memory. Thread-safe.
+  uint32_t write_string(const std::string& text);
 
   // Stable id of a kernel class: `record.class_id` is ignored and assigned. Thread-safe.
   uint32_t define_class(ClassRecord record);

@@ -95,7 +95,7 @@ class EngineRecorder:
     def number(self, name: str) -> int:
         """A new number for the request that the engine calls ``name``, written before any record that uses it."""
         number = next(self._request_numbers)
-        self._append(RecordKind.REQUEST_ID, (number, self._spool.intern(name)))
+        self._append(RecordKind.REQUEST_ID, (number, self._spool.write_string(name)))
         return number
 
     def step(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from qmeter_native.capture.clock_steps import clock_steps
 from qmeter_native.capture.request_join import JoinedRequests
+from qmeter_native.capture.session_state import STATE_NAME
 from qmeter_native.capture.traced_run import TracedRun
 from qmeter_native.model.manifest import Validity
 from qmeter_native.storage.spool import SpoolContents
@@ -29,6 +30,8 @@ def run_notes(run: TracedRun, tables: dict[str, Any], joined: JoinedRequests) ->
     for process, spools in run.by_process():
         for spool in spools:
             notes.extend(_of_spool(spool))
+            if process not in run.outlived:
+                notes.extend(_of_end(spool, process))
         notes.extend(_of_process(run, process, spools, tables))
     notes.extend(_of_requests(tables, joined))
     notes.extend(_of_clocks(run, tables))
@@ -50,6 +53,17 @@ def _of_spool(spool: SpoolContents) -> Iterator[Validity]:
         yield Validity("device_lost", "The GPU stopped answering during the run.", f"device {index}")
     for entry in spool.stats.get("engine", {}).get("validity", []):
         yield Validity(**entry)
+
+
+def _of_end(spool: SpoolContents, process: int) -> Iterator[Validity]:
+    """Whether a process that is over closed its spool. Of the session's own, `recovered` says it."""
+    if "spool" not in spool.stats and STATE_NAME not in spool.stats:
+        yield Validity(
+            "spool_cut_off",
+            "Its process ended without closing its spool (killed, replaced by another program, or no space was left): "
+            "up to a second of its records may be missing.",
+            f"process {process}",
+        )
 
 
 def _of_process(

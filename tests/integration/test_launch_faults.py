@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from qmeter_native.storage.reader import read_capture
 from tests.fakes.cuda_program import PROGRAM
 from tests.fakes.fake_nvml import fake_uuid
-from tests.integration.command import finish
+from tests.integration.command import Done, finish
 from tests.integration.test_launch import QUICK, Launcher, codes, wait_until
 from tests.openai_server import OpenAIServer
 
@@ -172,6 +173,37 @@ def test_a_lock_that_cannot_be_made_keeps_nobody_from_tracing(launcher: Launcher
     launcher.trace("--launches", "5", XDG_RUNTIME_DIR=str(launcher.folder)).assert_clear(0)
     assert precious.read_text() == "data"
     assert len(launcher.capture().kernels) == 5
+
+
+def in_little_space(launcher: Launcher, num_kib: int, *words: str) -> Done:
+    """Trace the fake CUDA program where no file of its own grows past this, as on a disk that is full."""
+    program = shlex.join([sys.executable, str(PROGRAM), *words])
+    return launcher.run(*QUICK, "--", "bash", "-c", f"ulimit -f {num_kib}; {program} && touch unharmed")
+
+
+def test_a_disk_that_fills_up_costs_only_what_came_after_and_is_said(launcher: Launcher) -> None:
+    done = in_little_space(launcher, 40, "--launches", "2000", "--rate", "1000")
+    done.assert_clear(1, "a.qmt is not complete", "File too large", "Free some space")
+    assert (launcher.folder / "unharmed").exists()
+    capture = launcher.capture()
+    assert "spool_write_failed" in codes(capture)
+    assert "spool_cut_off" not in codes(capture)
+    assert 0 < len(capture.kernels) < 2000
+    assert len(capture.kernels) + capture.manifest.loss.spool_records_dropped >= 2000
+
+
+def test_a_disk_without_room_for_the_first_block_is_said_and_the_command_is_unharmed(launcher: Launcher) -> None:
+    in_little_space(launcher, 1, "--launches", "5").assert_clear(0)
+    assert (launcher.folder / "unharmed").exists()
+    assert "spool_cut_off" in codes(launcher.capture())
+
+
+def test_a_process_that_is_killed_after_the_disk_filled_up_has_said_so(launcher: Launcher) -> None:
+    trace = launcher.start(*QUICK, "--", "bash", "-c", f"ulimit -f 40; exec {sys.executable} {PROGRAM} --seconds 100")
+    spools = launcher.folder / "a.qmt" / "spool"
+    wait_until(lambda: any(b"File too large" in file.read_bytes() for file in spools.glob("*-cuda0.qms")))
+    os.kill(int(next(spools.glob("*-cuda0.qms")).name.split("-")[-2]), signal.SIGKILL)
+    finish(trace).assert_clear(1, "a.qmt is not complete")
 
 
 def test_a_hangup_goes_to_the_command_and_the_capture_is_finished(launcher: Launcher) -> None:

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qmeter_native import _native
-from qmeter_native.model.tables import KernelClassTable, KernelTable
+from qmeter_native.model.tables import KernelClassTable, KernelTable, RequestIdTable
 from qmeter_native.storage.spool import is_being_written, read_spool
 from qmeter_native.storage.spool_records import RECORD_DTYPES, RecordKind
 
@@ -279,3 +279,47 @@ def test_a_file_that_took_over_the_descriptor_is_left_alone(new_spool: NewSpool,
     assert (tmp_path / "other").read_bytes() == b""
     assert "cannot write" in spool.stats()["error"]
     assert spool.stats()["dropped_records"] == 10
+
+
+WRITE_STRINGS = """
+import resource, sys
+from qmeter_native import _native
+spool = _native.Spool(sys.argv[1], identity="{}")
+def write_strings(count):
+    for number in range(count):
+        spool.write_string(f"chatcmpl-{number:090}")
+        if number % 10_000 == 0:
+            spool.sync()
+write_strings(20_000)
+before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_strings(400_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib)
+"""
+
+
+def test_strings_that_are_written_once_take_no_memory(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_STRINGS, str(tmp_path / "spool")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 8 * 1024  # their texts alone are 40 MB
+
+
+def test_strings_that_are_written_once_have_ids_of_their_own(new_spool: NewSpool, tmp_path: Path) -> None:
+    spool = new_spool()
+    ids = [spool.intern("a"), spool.write_string("b"), spool.intern("a"), spool.intern("b"), spool.write_string("b")]
+    assert ids == [1, 2, 1, 3, 4]
+    rows = np.zeros(4, RECORD_DTYPES[RecordKind.REQUEST_ID])
+    rows["name"] = range(1, 5)
+    spool.append(RecordKind.REQUEST_ID, rows)
+    spool.close()
+    table = read_spool(tmp_path / "spool").tables[RequestIdTable.NAME]
+    assert isinstance(table, RequestIdTable)
+    assert table.name.tolist() == ["a", "b", "b", "b"]
+
+
+def test_why_writing_failed_is_in_the_spool_that_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    subprocess.run([sys.executable, "-c", FILL_DISK, str(path)], capture_output=True, check=True)
+    stats = read_spool(path).stats["spool"]
+    assert (str(path) in stats["error"], "File too large" in stats["error"]) == (True, True)
+    assert (stats["records"], stats["dropped_records"]) == (len(starts(path)), 2000 - len(starts(path)))

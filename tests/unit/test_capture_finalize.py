@@ -41,7 +41,11 @@ def injected(pid: int, *kernel_starts: int, **stats: Any) -> SpoolFile:
     if kernel_starts:
         spool.kernels(*(T0 + start for start in kernel_starts))
     defaults = {"error": None, "gpu_uuids": ["GPU-b"], "start_ns": T0, "end_ns": T0 + 60 * S, "control": "file"}
-    return spool.stats("inject", **{**defaults, **stats})
+    return spool.stats("inject", **{**defaults, **stats}).stats("spool", error=None)
+
+
+def engine_spool(pid: int, **identity: Any) -> SpoolFile:
+    return SpoolFile().identity(pid, role="engine", **identity).stats("spool", error=None)
 
 
 def window(spool: SpoolFile, start: int, end: int) -> SpoolFile:
@@ -74,7 +78,7 @@ def test_a_server_of_two_processes_with_a_plugin_is_one_capture(tmp_path: Path) 
     client.records(RecordKind.REQUEST, {"request": 0, "name": 1}, {"request": 1, "name": 2})
     client.records(RecordKind.OUTPUT_TOKEN, {"request": 1, "time_ns": T0 + 30 * S})
     cuda = window(window(injected(20, 12 * S, 11 * S), 1 * S, 2 * S), 2 * S, 60 * S)
-    plugin = SpoolFile().identity(20, role="engine", rank=0).strings(s1="cmpl-qm-2-0-ff", s2="cmpl-qm-1-0-ee")
+    plugin = engine_spool(20, rank=0).strings(s1="cmpl-qm-2-0-ff", s2="cmpl-qm-1-0-ee")
     plugin.records(RecordKind.REQUEST_ID, {"request": 5, "name": 1}, {"request": 6, "name": 2})
     step(plugin, 0, 11 * S, 5, 6)
     plugin.records(RecordKind.ENGINE_REQUEST, {"request": 5, "arrival_ns": T0 + 20 * S, "reason": 0})
@@ -139,6 +143,23 @@ def test_a_tail_torn_by_a_kill_is_a_lost_block(tmp_path: Path) -> None:
     assert read_capture(path).manifest.loss.spool_blocks_lost == 1
 
 
+def test_a_process_that_did_not_close_its_spool_is_named_once(tmp_path: Path) -> None:
+    spools = {name: SpoolFile().identity(20, role=role) for name, role in (("b", "cuda"), ("c", "engine"))}
+    capture = finalized(tmp_path / "run.qmt", a=launcher(), d=engine_spool(21), **spools)
+    assert codes(capture) == [("spool_cut_off", "process 1")]
+
+
+def test_a_process_without_space_for_a_single_block_is_noted(tmp_path: Path) -> None:
+    capture = finalized(tmp_path / "run.qmt", a=launcher(), b=SpoolFile())
+    assert codes(capture) == [("spool_cut_off", "process 1")]
+    assert not (tmp_path / "run.qmt" / "spool").exists()
+
+
+def test_a_session_that_was_killed_is_recovered_and_no_more_is_said(tmp_path: Path) -> None:
+    capture = finalized(tmp_path / "run.qmt", a=launcher(end_ns=0))
+    assert codes(capture) == [("recovered", "")]
+
+
 def test_an_injection_that_failed_says_why_and_was_never_traced(tmp_path: Path) -> None:
     failed = step(injected(20, error="CUPTI is taken by nsys"), 0, 20 * S)
     capture = finalized(tmp_path / "run.qmt", a=launcher(), b=failed)
@@ -169,7 +190,7 @@ def test_a_killed_process_was_traced_until_its_last_kernel(tmp_path: Path) -> No
 
 
 def test_without_clients_latencies_are_the_engines(tmp_path: Path) -> None:
-    plugin = SpoolFile().identity(20, role="engine").strings(s1="cmpl-x")
+    plugin = engine_spool(20).strings(s1="cmpl-x")
     plugin.records(RecordKind.REQUEST_ID, {"request": 0, "name": 1})
     plugin.records(RecordKind.ENGINE_REQUEST, {"request": 0, "arrival_ns": T0 + 20 * S, "finish_ns": T0 + 21 * S})
     note = {"code": "untested_version", "message": "vLLM 9", "subject": ""}
@@ -186,7 +207,7 @@ def test_requests_that_no_client_sent_are_noted_if_they_came_while_it_was_measur
     tmp_path: Path, arrival: int, is_noted: bool
 ) -> None:
     client = launcher().strings(s1="qm-0").records(RecordKind.REQUEST, {"request": 0, "name": 1})
-    plugin = SpoolFile().identity(20, role="engine").strings(s1="cmpl-qm-warmup-0", s2="cmpl-qm-0-ff")
+    plugin = engine_spool(20).strings(s1="cmpl-qm-warmup-0", s2="cmpl-qm-0-ff")
     plugin.records(RecordKind.REQUEST_ID, {"request": 0, "name": 1}, {"request": 1, "name": 2})
     plugin.records(RecordKind.ENGINE_REQUEST, {"request": 0, "arrival_ns": T0 + arrival})
     capture = finalized(tmp_path / "run.qmt", a=client, b=step(plugin, 0, arrival, 0, 1))
@@ -197,7 +218,7 @@ def test_requests_that_no_client_sent_are_noted_if_they_came_while_it_was_measur
 
 def test_a_step_of_the_clock_is_noted_once_for_its_host(tmp_path: Path) -> None:
     pairs = [{"realtime_ns": T0 + 20 * S, "monotonic_ns": 20 * S}, {"realtime_ns": T0 + 23 * S, "monotonic_ns": 21 * S}]
-    spools = [spool.records(RecordKind.CLOCK_PAIR, *pairs) for spool in (launcher(), SpoolFile().identity(20))]
+    spools = [spool.records(RecordKind.CLOCK_PAIR, *pairs) for spool in (launcher(), engine_spool(20))]
     capture = finalized(tmp_path / "run.qmt", a=spools[0], b=spools[1])
     assert codes(capture) == [("clock_step", "host host")]
     assert "forward by 2.000000 s, 20.0 s after the start" in capture.manifest.validity[0].message
@@ -244,7 +265,7 @@ def test_rows_in_are_rows_out_and_counted_losses(
 ) -> None:
     path = tmp_path_factory.mktemp("merge") / "run.qmt"
     spools = {f"p{number}": injected(20 + number // 2, *starts) for number, starts in enumerate(kernels)}
-    engine = SpoolFile().identity(20, role="engine")
+    engine = engine_spool(20)
     for number, ride in enumerate(rides):
         step(engine, number, number, ride)
     put(path, a=launcher(), e=engine, **spools)
