@@ -17,6 +17,7 @@ from qmeter_native.model.report import AttributionReport
 from tests.factories import ATTENTION, GEMM, T0, CaptureBuilder, device
 
 SECOND = 1_000_000_000
+MS = 1_000_000
 TWO_PROCESSES = tuple(ProcessInfo(index, "host", "boot", 100 + index) for index in (0, 1))
 
 
@@ -38,7 +39,7 @@ def test_a_process_without_windows_was_traced_all_the_time() -> None:
 
 
 def test_only_the_windows_of_a_process_count() -> None:
-    builder = CaptureBuilder().kernel(10, 20).traced(-50, 100).traced(300, 400).traced(900, 1_500)
+    builder = CaptureBuilder().kernel(300, 310).traced(-50, 100).traced(300, 400).traced(900, 1_500)
     assert traced(builder) == [(0, 100), (300, 400), (900, 1_000)]
 
 
@@ -176,6 +177,61 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert hits / trials > 0.88
 
 
+def served_in_windows(lag: int, *, busy: float, num_windows: int = 20, seed: int = 7) -> CaptureBuilder:
+    """Kernels of 1 ms, launched ``lag`` before they start, of which windows of 100 ms every 400 record the launched."""
+    rng = np.random.default_rng(seed)
+    builder = CaptureBuilder(num_windows * 400 * MS)
+    is_on = rng.random(num_windows * 400 - 1) < busy
+    for start in (np.flatnonzero(is_on) * MS).tolist():
+        if (start - lag) % (400 * MS) < 100 * MS and start >= lag:
+            builder.kernel(start, start + MS)
+    for number in range(num_windows):
+        builder.traced(400 * MS * number, 400 * MS * number + 100 * MS)
+    return builder
+
+
+def estimated_share(builder: CaptureBuilder) -> float:
+    capture = builder.build()
+    (coverage,) = attribute(capture, "test").coverage
+    assert coverage.busy_s.value is not None
+    return coverage.busy_s.value * SECOND / builder.length_ns
+
+
+def test_a_busy_server_with_a_queue_is_seen_as_busy_as_it_is() -> None:
+    assert estimated_share(served_in_windows(8 * MS, busy=1)) == pytest.approx(1, abs=0.01)
+    assert estimated_share(served_in_windows(8 * MS, busy=0.9)) == pytest.approx(0.9, abs=0.02)  # sampled
+
+
+@pytest.mark.parametrize("lag", [0, 8 * MS])
+def test_a_server_with_little_to_do_is_estimated_from_what_was_recorded(lag: int) -> None:
+    builder = served_in_windows(lag, busy=0.02)
+    recorded = len(builder.build().kernels) * MS / (20 * 100 * MS)
+    assert estimated_share(builder) == pytest.approx(recorded, rel=0.01)
+
+
+def test_a_window_moves_by_half_its_length_at_most() -> None:
+    builder = CaptureBuilder().traced(0, 100).traced(300, 400).traced(600, 620).kernel(380, 385)
+    assert traced(builder) == [(50, 150), (350, 450), (610, 630)]
+
+
+def test_windows_stay_where_no_queue_was_seen() -> None:
+    builder = CaptureBuilder().traced(0, 100).traced(300, 400)
+    assert traced(builder.kernel(40, 50)) == [(0, 100), (300, 400)]  # too few to tell
+    assert traced(builder.traced(600, 700).kernel(600, 610)) == [(0, 100), (300, 400), (600, 700)]
+
+
+def test_windows_without_kernels_stay() -> None:
+    assert traced(CaptureBuilder().traced(0, 1).traced(5, 6).traced(8, 9)) == [(0, 1), (5, 6), (8, 9)]
+
+
+def test_each_device_has_a_queue_of_its_own() -> None:
+    builder = CaptureBuilder(1_000, {"devices": (device(0), device(1))})
+    for start in (0, 300, 600):
+        builder.traced(start, start + 100).kernel(start + 10, start + 50).kernel(start, start + 50, device=1)
+    assert traced(builder, 0) == [(10, 110), (310, 410), (610, 710)]
+    assert traced(builder, 1) == [(0, 100), (300, 400), (600, 700)]
+
+
 @pytest.mark.parametrize(("degrees", "exact"), [(4, 2.776445), (5, 2.570582), (9, 2.262157), (30, 2.042272)])
 def test_student_s_quantile_is_that_of_the_tables(degrees: int, exact: float) -> None:
     assert t_quantile_975(degrees) == pytest.approx(exact, rel=4e-4)
@@ -211,8 +267,8 @@ def test_time_and_energy_are_conserved_whatever_was_traced(
     assert report.balance.failures() == ()
     (time,) = report.balance.time
     is_traced = np.zeros(1_000, bool)
-    for start, length in windows:
-        is_traced[max(start, 0) : max(start + length, 0)] = True
+    for start, end in traced(builder):
+        is_traced[start:end] = True
     if not kernels and not steps:
         return
     is_busy = np.zeros(1_000, bool)
