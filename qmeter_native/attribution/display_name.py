@@ -20,7 +20,7 @@ _PLUMBING: Final = re.compile(
     r"|anonymous|namespace|unsigned|short|lambda|operator|const|false|true|Kernel2?|OffsetCalculator\w*"
     r"|TrivialOffset\w*|LoadWith\w*|StoreWith\w*|float\d*|device_kernel|GemmUniversal|collective|epilogue|constant"
     r"|function_traits|[AB]?(Bin|Un)aryFunctor|binary_internal|ReduceOp|OpaqueType|templates|array|tuple|detail|at_cuda_detail|cublasLt"
-    r"|Fp8KVCacheDataType|cutlass"
+    r"|Fp8KVCacheDataType|cutlass|enable_sm\w+|kernel"
 )
 """Words inside template arguments that say nothing about what the kernel does."""
 
@@ -31,6 +31,7 @@ _SHAPE: Final = re.compile(r"cute::tuple<((?:cute::C<\d+> ?,? ?)+)>")
 _BLOCK: Final = 16
 """Marlin counts its tile in blocks of 16."""
 _MARLIN: Final = re.compile(r"\bMarlin<.*?, (\d+), (\d+), (\d+), (true|false), \d+, -?\d+, (?:true|false)>")
+_CUTLASS: Final = re.compile(r"device_kernel<(?:\w+::)?(?:enable_sm\w+<)?cutlass::gemm::kernel::GemmUniversal<")
 _FLASH_FLAGS: Final = re.compile(r"FlashAttnFwdSm90<.*?cutlass::arch::Sm90((?:, (?:true|false))+)")
 _SPLIT_FLAG: Final = 10
 """Of the flags of FlashAttention 3's ``CollectiveMainloopFwdSm90``: sequences are split over blocks (split KV)."""
@@ -62,7 +63,7 @@ def _known(name: str) -> str | None:
         return f"FA3 {varlen[1]}{varlen[2] + '>' if varlen[2] else ''}"
     if "machete::Machete" in name:
         return " ".join(("machete", *_sizes(name)))
-    if "device_kernel<cutlass::gemm::kernel::GemmUniversal<" in name:
+    if _CUTLASS.search(name):
         return " ".join(("cutlass gemm", *_sizes(name)))
     return None
 

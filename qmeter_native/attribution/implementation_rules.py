@@ -45,7 +45,7 @@ IMPLEMENTATION_RULES: Final = tuple(
         ("FlashMLA", r"flash_?mla"),
         (
             "FlashAttention 3",
-            r"FlashAttn(Fwd|Bwd)(Sm90|Combine) enable_sm90_or_later flash::prepare_varlen_num_blocks",
+            r"FlashAttn(Fwd|Bwd)(Sm90|Combine) flash::enable_sm90_or_later flash::prepare_varlen_num_blocks",
         ),
         ("FlashAttention 4", r"flash_?attn.*cute FlashAttentionForwardSm\d+"),
         ("FlashInfer attention", r"flashinfer.*((decode|prefill)with|merge_?state|attention|paged) fmhaSm\d+"),
@@ -57,16 +57,22 @@ IMPLEMENTATION_RULES: Final = tuple(
         ("vLLM paged attention", r"paged_attention_v\d"),
         (
             "Triton attention",
-            r"kernel_unified_attention kernel_paged_attention_2d \breduce_segments merge_attn_states_kernel "
+            r"kernel_unified_attention kernel_paged_attention_2d \breduce_segments ^merge_attn_states_kernel "
             r"\b_fwd_(grouped_)?kernel(_stage\d|_alibi)?\b",
         ),
         ("CUTLASS W4A8", r"w4a8 cutlass.*int4b_t.*float_e4m3"),
-        ("CUTLASS scaled-mm", r"cutlass_[23]x_gemm cutlass_scaled ScaledEpilogue c[23]x:: cutlass.*(nvfp4|nv_float4)"),
+        (
+            "CUTLASS scaled-mm",
+            # vLLM's wrappers that compile a product for some architectures only; FlashAttention has its own.
+            r"cutlass_[23]x_gemm cutlass_scaled ScaledEpilogue c[23]x:: cutlass.*(nvfp4|nv_float4) "
+            r"(?<!flash::)\benable_sm\d+_\w+<cutlass",
+        ),
         ("FBGEMM", r"fbgemm"),
         ("Triton scaled-mm", r"^_?(w8a8_(triton_)?block\w*|scaled_mm_kernel|w8a8_block_int8_matmul)"),
         ("Triton W4A16", r"triton_w4a16"),
         ("Triton MoE W4A16", r"fused_moe_kernel_gptq_awq"),
         ("Triton MoE", r"fused_moe_kernel"),
+        ("cuDNN", r"cudnn xmma_[fdw](prop|grad)"),
         (
             "cuBLAS",
             r"nvjet xmma_gemm cublas gemvx:: gemv2T gemvNSP splitKreduce \bcutlass_\d+_(wmma_)?(tensorop|simt) "
@@ -74,7 +80,6 @@ IMPLEMENTATION_RULES: Final = tuple(
         ),
         ("CUTLASS", r"cutlass"),
         ("NCCL", r"\bnccl"),
-        ("cuDNN", r"cudnn"),
         ("Triton", r"^_?(matmul|gemm|mm|bmm)_?(ogs|persistent)?\w*_kernel\b ^_matmul_ogs"),
         ("PyTorch", r"^aten:: ^mkldnn:: ^onednn:: at::native"),
         (
@@ -107,7 +112,7 @@ _INTEGER_WEIGHTS: Final = KernelFormat(
         *("Machete", "Marlin", "AllSpark", "ExLlama", "CUTLASS W4A8", "Conch", "Humming", "Triton W4A16"),
         *("Triton MoE W4A16", "gemlite", "qmeter"),
     ),
-    ("W2A16-INT", "W3A16-INT", "W4A16-INT", "W8A16-INT"),
+    ("W2A16-INT", "W3A16-INT", "W4A16-INT", "W8A16-INT", "W4A8-INT", "W4A8-FP"),
 )
 FORMATS: Final[dict[str, KernelFormat]] = {
     "integer weights": _INTEGER_WEIGHTS,
@@ -122,7 +127,7 @@ FORMATS: Final[dict[str, KernelFormat]] = {
     "int8": KernelFormat(("CUTLASS scaled-mm", "Triton scaled-mm", "AllSpark", "qmeter"), ("W8A8-INT", "W8A16-INT")),
     "fp4": KernelFormat(
         ("CUTLASS scaled-mm", "FlashInfer GEMM", "Marlin", "FBGEMM", "Humming", "qmeter"),
-        ("W4A4-FP", "W4A16-FP"),
+        ("W4A4-FP", "W4A8-FP", "W4A16-FP"),
     ),
     "bitsandbytes": KernelFormat(("bitsandbytes",), ("W8A8-INT",)),
 }

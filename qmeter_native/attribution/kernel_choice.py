@@ -106,7 +106,7 @@ def _compressed_tensors(config: Any) -> str | None:
         return None
     if weights.get("type") == "float":
         return "fp4" if weights["num_bits"] == 4 else "fp8"
-    return "int8" if first.get("input_activations") else "integer weights"
+    return "int8" if first.get("input_activations") and weights["num_bits"] == 8 else "integer weights"
 
 
 def _verdict(

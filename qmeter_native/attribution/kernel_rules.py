@@ -52,7 +52,11 @@ FAMILY_RULES: Final = tuple(
             r"nccl all_?reduce all_?gather reduce_?scatter cross_device nvshmem \bc10d:: one_?shot two_?shot lamport",
         ),
         # What names its purpose comes before what names only its means.
-        (OpFamily.MOE, r"fused_moe \bmoe _moe_ moe_ ::moe grouped_?gemm expert topk_?gating router_gemm"),
+        (
+            OpFamily.MOE,
+            r"fused_moe \bmoe _moe_ moe_ ::moe finalizeMoe expandInputRows grouped_?gemm GroupProblemShape expert "
+            r"topk_?gating router_gemm matmul_ogs \bbmm_(bfloat16|fp16|e4m3|e2m1|mxe\w+)_",
+        ),
         (
             OpFamily.QUANTIZE,
             r"repack_kernel prepack_B reorder_tensor gptq::(shuffle|make_sequential) rearrange_kn int4_fp8_preprocess",
@@ -67,9 +71,10 @@ FAMILY_RULES: Final = tuple(
         # State-space and linear mixers stand where attention does.
         (
             OpFamily.ATTENTION,
-            r"flash(?!infer) fmha attention attn paged_?kv Batch(Decode|Prefill) Single(Decode|Prefill) merge_?state "
-            r"sdpa mla_ scaled_dot_product prepare_varlen reduce_segments kernel_mha ^_fwd_(grouped_)?kernel "
-            r"mask_empty_context _tq_decode selective_scan causal_conv1d delta_rule chunk_\w+_fwd_kernel",
+            r"flash(?!infer) fmha attention attn paged_?kv Batch(Decode|Prefill) Single(Decode|Prefill) "
+            r"(Decode|Prefill)WithKVCache merge_?state sdpa mla_ scaled_dot_product prepare_varlen reduce_segments "
+            r"kernel_mha ^_fwd_(grouped_)?kernel mask_empty_context _tq_decode selective_scan causal_conv1d delta_rule "
+            r"chunk_\w+_fwd_kernel",
         ),
         (OpFamily.DEQUANTIZE, r"dequant(?!.*gemm) gptq::reconstruct"),
         (
@@ -89,7 +94,7 @@ FAMILY_RULES: Final = tuple(
             r"_update_draft_inputs _combine_sampled_and_draft eagle_\w+_kernel copy_and_expand num_computed_tokens",
         ),
         (OpFamily.ACTIVATION, r"rotary rope"),
-        (OpFamily.NORM, r"rms_?norm layer_?norm group_?norm aten::(rsqrt|pow|mean)$"),
+        (OpFamily.NORM, r"rms_?norm layer_?norm group_?norm cudnn::bn_ aten::(rsqrt|pow|mean)$"),
         (
             OpFamily.SAMPLING,
             r"argmax argmin top_?[kp] sampl multinomial soft_?max sort scan_ cumsum cumprod penalt distribution_ "
@@ -134,14 +139,14 @@ SCHEME_RULES: Final = tuple(
         # 1125899906909952, u8b128 1125899923621888 (older, without the NaN kind: 16779264), e4m3fn 2814749767172868,
         # e2m1f 562949953487106.
         ("W4A8-INT", r"marlin<1125899906909952l?,"),
-        ("W4A8-FP", r"marlin<2814749767172868l?,"),
+        ("W4A8-FP", r"marlin<2814749767172868l?, matmul_ogs_\w+x(fp8|e4m3|e5m2|float8)\w*xmxfp4"),
         (
             "W8A16-INT",
             r"marlin.*\b(16779264|1125899923621888)l?\b gptq_8bit (shuffle|alt|exllama|sequential)_8bit "
             r"_weight_int8pack_mm w8a16 machete.*(integer_subbyte<8|MacheteCollectiveMma<cute::tuple<unsigned)",
         ),
         # Before fp8: NVFP4's scales are e4m3fn.
-        ("W4A16-FP", r"marlin.*\b562949953487106l?\b"),
+        ("W4A16-FP", r"marlin.*\b562949953487106l?\b matmul_ogs_\w+xmxfp4"),
         ("W8A16-FP", r"marlin.*\b2814749767172868l?\b"),
         ("W4A16-NF", r"k(gemm|gemv)_4bit"),
         ("W4A8-INT", r"w4a8"),
@@ -149,7 +154,7 @@ SCHEME_RULES: Final = tuple(
         ("W2A16-INT", r"gptq_2bit exllama_2bit"),
         (
             "W4A16-INT",
-            r"marlin machete awq_ gptq exllama _weight_int4pack_mm uint4b \b(u?int4_t|uint4) tinygemm w4a16",
+            r"marlin machete awq_ \bawq:: gptq exllama _weight_int4pack_mm uint4b \b(u?int4_t|uint4) tinygemm w4a16",
         ),
         ("fp8", r"(flash|fmha|attention).*(e4m3|e5m2|fp8_?e)"),
         ("W4A4-FP", r"nvfp4 e2m1.*e2m1 mxf4nvf4"),
@@ -160,7 +165,7 @@ SCHEME_RULES: Final = tuple(
         ),
         (
             "W8A8-INT",
-            r"(gemm|mm|cutlass|xmma).*(int8|_s8|s8s8|i8i8|signed\schar) _int_mm imma igemm qlinear block_int8",
+            r"(gemm|mm|cutlass|xmma).*(int8|_s8|s8s8|i8i8|i8i32|signed\schar) _int_mm imma igemm qlinear block_int8",
         ),
         ("fp8", r"e4m3 e5m2 fp8(?!KVCacheDataType) float8"),
         ("bf16", r"bf16 bfloat16 nvjet_(sm\d+_)?t[st]"),

@@ -46,6 +46,8 @@ FLASH_3 = (
         ("void flash::prepare_varlen_num_blocks_kernel<2, false>(int, int, cutlass::FastDivmod)", "FA3 prepare_varlen_num_blocks<2>"),
         ("void cutlass::device_kernel<vllm::cutlass_3x_gemm_sm90_fp8<cutlass::float_e4m3_t, cutlass::bfloat16_t, vllm::c3x::ScaledEpilogue, " + TILE_A + ", " + CLUSTER + ">::GemmKernel>", "cutlass_3x_gemm_sm90_fp8 128x256x64 2x1"),
         ("void cutlass::device_kernel<cutlass::gemm::kernel::GemmUniversal<cute::tuple<int, int, int, int>, cutlass::gemm::collective::CollectiveMma<cutlass::gemm::MainloopSm90TmaGmmaWarpSpecialized<4, " + CLUSTER + ">, " + TILE_A + ">>>", "cutlass gemm 128x256x64 2x1"),
+        ("void cutlass::device_kernel<vllm::enable_sm90_or_later<cutlass::gemm::kernel::GemmUniversal<cute::tuple<int, int, int, int>, cutlass::gemm::collective::CollectiveMma<cutlass::gemm::MainloopSm90TmaGmmaWarpSpecialized<4, " + CLUSTER + ">, " + TILE_A + ">>>>", "cutlass gemm 128x256x64 2x1"),
+        ("void cutlass::Kernel2<cutlass::gemm::kernel::DefaultGemmUniversal<cutlass::half_t>>(int)", "DefaultGemmUniversal"),
         ("void vllm::reshape_and_cache_flash_kernel<__nv_bfloat16, __nv_bfloat16, (vllm::Fp8KVCacheDataType)0>(__nv_bfloat16 const*)", "reshape_and_cache_flash_kernel"),
         (NATIVE + "reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::ArgMaxOps<float>, unsigned int, long, 4, 4> >(int)", "reduce_kernel<ArgMaxOps>"),
         (NATIVE + "vectorized_elementwise_kernel<8, at::native::bfloat16_copy_kernel_cuda(at::TensorIteratorBase&)::{lambda(float)#1}, std::array<char*, 2ul> >(int)", "vectorized_elementwise_kernel<bfloat16_copy_kernel_cuda>"),

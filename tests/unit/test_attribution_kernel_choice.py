@@ -21,6 +21,14 @@ MACHETE = (
 SCALED_MM = (
     "void cutlass::device_kernel<vllm::cutlass_3x_gemm<cutlass::float_e4m3_t, vllm::c3x::ScaledEpilogue>::GemmKernel>"
 )
+ONE_ARCHITECTURE = (
+    "void cutlass::device_kernel<enable_sm90_or_later<cutlass::gemm::kernel::GemmUniversal<cutlass::float_e4m3_t> > >"
+)
+W4A8 = "void cutlass::device_kernel<vllm::cutlass_w4a8::W4A8GemmKernel<cute::tuple<cute::C<128>>>>"
+MARLIN_W4A8 = (
+    "void marlin::Marlin<2814749767172868l, 1125899907892224l, 1125899906909960l, 256, 1, 8, 8, true, 4, 8, false>"
+)
+MXFP4 = "_matmul_ogs_NNT_bf16xbf16xmxfp4_128x256x64x1_swiglu"
 UNPACK = "void kDequantizeBlockwise<__half, 512, 64, 8, 2>(float*, unsigned char*)"
 MOE = "fused_moe_kernel"
 
@@ -105,6 +113,22 @@ def test_a_group_of_integer_activations_is_int8() -> None:
     choice = choice_of({FP16: 10}, weights("int", 8, {"type": "int", "num_bits": 8}))
     assert choice.is_fallback is True
     assert "CUTLASS scaled-mm" in choice.expected
+
+
+@pytest.mark.parametrize("kernel", [W4A8, MARLIN_W4A8])
+def test_four_bit_weights_with_eight_bit_activations_are_integer_weights(kernel: str) -> None:
+    asked = weights("int", 4, {"type": "float", "num_bits": 8})
+    assert choice_of({kernel: 600, FP16: 400}, asked).is_fallback is False
+    assert choice_of({FP16: 600}, asked).is_fallback is True
+
+
+def test_products_that_vllm_compiles_for_one_architecture_are_cutlass_scaled_mm() -> None:
+    choice = choice_of({ONE_ARCHITECTURE: 900, FP16: 100}, {"quantization": "fp8"})
+    assert choice.message == "fp8 was asked for, and 90 % of GEMM time ran in CUTLASS scaled-mm."
+
+
+def test_mxfp4_in_tritons_kernels_is_no_fallback() -> None:
+    assert choice_of({MXFP4: 900, FP16: 100}, {"quantization": "mxfp4"}).is_fallback is False
 
 
 def test_weights_that_are_unpacked_first_are_no_fallback() -> None:
