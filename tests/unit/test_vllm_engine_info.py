@@ -36,6 +36,12 @@ def test_the_configuration_is_told_under_the_keys_that_reports_read() -> None:
     json.dumps(info.effective)
 
 
+def test_an_unquantized_model_is_said_to_be_one() -> None:
+    config = vllm.vllm_config()
+    config.model_config.quantization = None
+    assert engine_info(config, "0.26.0").effective["quantization"] == "none"
+
+
 def test_what_another_version_does_not_have_is_left_out() -> None:
     assert engine_info(SimpleNamespace(), "0.40.0").effective == {}
     effective: dict[str, Any] = {}

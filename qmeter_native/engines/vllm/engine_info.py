@@ -43,6 +43,8 @@ def engine_info(config: Any, version: str) -> EngineInfo:
     """What a ``VllmConfig`` says; what this version of vLLM does not have is left out."""
     values = {key: _plain(_found(config, path)) for key, path in _FIELDS.items()}
     effective = {key: value for key, value in values.items() if value is not None}
+    if _found(config, "model_config") is not None:
+        effective.setdefault("quantization", "none")  # vLLM says None, which would read as not known
     if isinstance(effective.get("dtype"), str):
         effective["dtype"] = effective["dtype"].removeprefix("torch.")
     is_v2 = _found(config, "use_v2_model_runner")
