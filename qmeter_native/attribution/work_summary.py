@@ -88,7 +88,7 @@ class _Model:
         if config is not None and config.is_mixture:
             config, reason = None, "the work model does not place the kernels of a mixture of experts"
         quantization = effective.get("quantization_config") or fields.get("quantization_config")
-        dtype = effective.get("dtype") or fields.get("torch_dtype")
+        dtype = effective.get("dtype") or fields.get("dtype") or fields.get("torch_dtype")
         scheme, unknown = read_scheme(
             effective.get("quantization"), quantization, dtype, effective.get("kv_cache_dtype")
         )
@@ -121,9 +121,11 @@ def work_summary(
 
 
 def _shapes(capture: Capture) -> StepShapes:
+    """A step samples at each draft of a sequence too, to tell whether it is accepted."""
     rides = capture.step_requests
     row = step_rows(capture.steps, rides)
-    return StepShapes.of(capture.steps.num_padded, row, rides.num_scheduled, rides.context_len, rides.num_sampled)
+    num_sampled = np.where(rides.num_sampled > 0, rides.num_sampled + rides.num_draft, 0)
+    return StepShapes.of(capture.steps.num_padded, row, rides.num_scheduled, rides.context_len, num_sampled)
 
 
 def _rows(

@@ -14,7 +14,7 @@ class WorkRow:
     """All kernels of one role in the model, over all layers and steps of the traced window.
 
     Attributes:
-        role: ``qkv_proj``, ``attention``, ``o_proj``, ``gate_up_proj``, ``down_proj``, ``lm_head``, ``norm`` ….
+        role: ``qkv_proj``, ``attention``, ``o_proj``, ``gate_up_proj``, ``down_proj``, ``lm_head``, ``input_norm`` ….
         op_family: What for.
         implementation: Who wrote the kernels that took most of the time; None if unknown.
         num_layers: Layers in which it occurs.

@@ -1,6 +1,6 @@
 """What the kernels of one role in one layer have to do in each engine step: operations, and bytes that must move.
 
-With T tokens in a step, S sampled sequences, P places of padding, hidden size h, MLP width i, H query heads and G KV
+With T tokens in a step, S sampled positions, P places of padding, hidden size h, MLP width i, H query heads and G KV
 heads of width d on this rank, b bytes of the compute type (a division by the tensor parallel size t is Megatron-LM's,
 Shoeybi et al. 2019: columns of QKV, gate, up and LM head, rows of the output and down projections):
 
@@ -48,7 +48,7 @@ class StepShapes:
     Attributes:
         num_tokens: Tokens scheduled.
         num_padding: Further places computed, to fill up a CUDA graph's size; 0 where the engine did not say.
-        num_sampled: Sequences sampled.
+        num_sampled: Positions sampled: one a sequence, and one a draft.
         num_pairs: Pairs of query and key.
         num_cached: Tokens whose keys and values attention reads, the new ones included.
         longest: Tokens of the longest sequence, the new ones included.
@@ -72,7 +72,7 @@ class StepShapes:
             step_row: One entry a rider, as all that follow: index of its step; below 0 = of none.
             num_scheduled: Tokens computed.
             context_len: Tokens in the KV cache before the step.
-            num_sampled: Sequences sampled.
+            num_sampled: Positions sampled.
         """
         known = step_row >= 0
         row, count = step_row[known], len(num_padded)

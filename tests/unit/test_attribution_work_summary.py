@@ -56,6 +56,21 @@ def test_work_adds_up_over_layers_and_steps() -> None:
     assert row(work, "attention").flops == 2 * 3 * 4 * 5 * 101 * 4096
 
 
+def test_the_lm_head_computes_a_row_for_each_draft_too() -> None:
+    run = Run()
+    run.step(STEP)
+    run.builder.ride(0, 0, num_scheduled=4, num_draft=3, context_len=100)
+    run.builder.ride(0, 1, Phase.PREFILL, num_scheduled=8, num_sampled=0)
+    assert row(summary(run), "lm_head").flops == 4 * 2 * 4096 * 128256
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_compute_type_is_read_from_the_models_configuration_too(key: str) -> None:
+    info = EngineInfo("vllm", "0.26.0", "llama", {}, {"hf_config": {**LLAMA, "torch_dtype": None, key: "float32"}})
+    down = row(summary(decoding(STEP), info), "down_proj")
+    assert down.least_bytes == 3 * 4 * (4096 * 14336 + 5 * 14336 + 5 * 4096)
+
+
 def test_all_time_is_in_rows_where_everything_is_known() -> None:
     work = summary(decoding(STEP, STEP))
     assert (work.family_known, work.step_known, work.layer_known) == (1.0, 1.0, 1.0)
