@@ -35,6 +35,7 @@ void append_all(Spool& spool, int thread) {
   for (int i = 0; i < kNumAppends; ++i) {
     ClassRecord kernel_class{};
     kernel_class.name = spool.intern("kernel_" + std::to_string(thread) + "_" + std::to_string(i));
+    spool.write_string("request_" + std::to_string(i));
     const uint32_t class_id = spool.define_class(kernel_class);
     for (KernelRecord& record : records) record.class_id = class_id;
     spool.append(RecordKind::kKernel, records);
