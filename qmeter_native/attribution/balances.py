@@ -71,5 +71,5 @@ def request_balance(parts: Sequence[LatencyParts | None], is_of_run: NDArray[Any
     ]
     if residuals:
         return RequestBalance(len(residuals), max(residuals))
-    reason = "no request finished that rode a recorded step" if is_of_run.any() else "the run has no requests"
+    reason = "no request finished that rode a recorded step" if is_of_run.any() else "no client recorded a request"
     return RequestBalance(0, None, reason)

@@ -147,10 +147,10 @@ def request_rows(
 
 def _unknown() -> dict[str, Any]:
     return {
-        "name": "",
-        "num_prompt_tokens": 0,
-        "num_output_tokens": 0,
-        "is_finished": False,
+        "name": None,
+        "num_prompt_tokens": None,
+        "num_output_tokens": None,
+        "is_finished": None,
         "ttft_s": None,
         "tpot_s": None,
         "e2e_s": None,

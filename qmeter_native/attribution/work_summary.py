@@ -105,15 +105,19 @@ def work_summary(
         (usage.group_name_ns for usage in usages), np.zeros((placed.groups.count, len(names.names)), np.int64)
     )
     work_ns = group_ns[:, ~names.is_meter]
-    busy_ns = max(int(work_ns.sum()), 1)
+    busy_ns = int(work_ns.sum())
     shapes = _shapes(capture)
     rows = () if model.config is None else _rows(placed, model.config, names, group_ns, busy_ns, shapes)
     is_other = np.array([family is OpFamily.OTHER for family in names.families], bool)
+
+    def share(time_ns: _Array) -> float | None:
+        return int(time_ns.sum()) / busy_ns if busy_ns else None
+
     return WorkSummary(
         rows=rows,
-        family_known=1.0 - int(group_ns[:, is_other].sum()) / busy_ns,
-        step_known=int(work_ns[_UNPLACED:].sum()) / busy_ns,
-        layer_known=int(work_ns[_CUT:].sum()) / busy_ns,
+        family_known=share(group_ns[:, ~(is_other | names.is_meter)]),
+        step_known=share(work_ns[_UNPLACED:]),
+        layer_known=share(work_ns[_CUT:]),
         padding_share=_padding_share(capture, shapes, placed.is_counted),
         reason=None if rows else _reason(placed),
         notes=(*model.notes, *_unplaced(places)) if rows else (),
@@ -169,7 +173,7 @@ def _row(
         num_layers=num_layers,
         calls=calls,
         time_s=ns_to_s(time_ns),
-        time_share=time_ns / busy_ns,
+        time_share=time_ns / busy_ns if busy_ns else 0.0,
         flops=flops,
         least_bytes=least_bytes,
         padding_flops=_total(work.padding_flops, counted, times) or 0,

@@ -282,14 +282,15 @@ class LatencyParts:
 class RequestRow:
     """One request: what it waited (elapsed) and what it used (share). The two are never added.
 
-    ``elapsed`` is None, with ``elapsed_reason``, if it did not finish or rode no recorded step.
+    ``elapsed`` is None, with ``elapsed_reason``, if it did not finish or rode no recorded step. Of a request that no
+    client recorded only its shares are known: ``name``, tokens and ``is_finished`` are None too.
     """
 
     request: int
-    name: str
-    num_prompt_tokens: int
-    num_output_tokens: int
-    is_finished: bool
+    name: str | None
+    num_prompt_tokens: int | None
+    num_output_tokens: int | None
+    is_finished: bool | None
     ttft_s: float | None
     tpot_s: float | None
     e2e_s: float | None

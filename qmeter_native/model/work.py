@@ -44,7 +44,7 @@ class WorkRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkSummary:
-    """The work model's answer for a run. Shares are of busy kernel time, from 0 to 1.
+    """The work model's answer for a run. Shares are of busy kernel time, from 0 to 1; None where no kernel ran.
 
     Attributes:
         rows: Most time first.
@@ -57,9 +57,9 @@ class WorkSummary:
     """
 
     rows: tuple[WorkRow, ...]
-    family_known: float
-    step_known: float
-    layer_known: float
+    family_known: float | None
+    step_known: float | None
+    layer_known: float | None
     padding_share: float | None
     reason: str | None = None
     notes: tuple[str, ...] = ()

@@ -52,7 +52,8 @@ def test_phases_and_requests_share_the_same_time() -> None:
 
 def test_requests_without_a_client_are_still_listed() -> None:
     (first, second) = attribute(one_step().request(1, 50, 210, 220, tokens=3).build(), "test").requests
-    assert (first.name, first.elapsed, first.elapsed_reason) == ("", None, "no client recorded it")
+    assert (first.name, first.elapsed, first.elapsed_reason) == (None, None, "no client recorded it")
+    assert (first.num_prompt_tokens, first.num_output_tokens, first.is_finished) == (None, None, None)
     assert second.elapsed is not None
     assert second.elapsed.end_to_end_ns == 170
     assert second.tpot_s == pytest.approx(5e-9)
@@ -142,7 +143,7 @@ def test_an_empty_capture_has_an_empty_report() -> None:
     assert report.kernels == ()
     assert report.requests == ()
     assert report.balance.failures() == ()
-    assert report.balance.requests.reason == "the run has no requests"
+    assert report.balance.requests.reason == "no client recorded a request"
     assert report.totals.energy_gross_j.reason == "the capture has no device"
 
 

@@ -71,6 +71,12 @@ def test_the_compute_type_is_read_from_the_models_configuration_too(key: str) ->
     assert down.least_bytes == 3 * 4 * (4096 * 14336 + 5 * 14336 + 5 * 4096)
 
 
+def test_of_no_kernels_no_share_is_known() -> None:
+    work = attribute(CaptureBuilder(1_000).build(), "empty").work
+    assert work is not None
+    assert (work.family_known, work.step_known, work.layer_known) == (None, None, None)
+
+
 def test_all_time_is_in_rows_where_everything_is_known() -> None:
     work = summary(decoding(STEP, STEP))
     assert (work.family_known, work.step_known, work.layer_known) == (1.0, 1.0, 1.0)

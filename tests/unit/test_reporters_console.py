@@ -334,3 +334,23 @@ def test_processes_are_listed_if_there_are_several() -> None:
     rows = section(printed(replace(reports.report(), processes=(one, two)), 140), "Processes").splitlines()
     assert rows[2].split() == ["0", "4000", "0", "0", "62,155", "1,200", "ns", "vllm", "serve"]
     assert "–" in rows[3]
+
+
+def test_of_a_request_that_no_client_recorded_only_its_shares_are_told() -> None:
+    nothing = dict.fromkeys(("name", "num_prompt_tokens", "num_output_tokens", "is_finished"))
+    nothing |= dict.fromkeys(("elapsed", "ttft_s", "tpot_s", "e2e_s"))
+    row = reports.request(7, elapsed_reason="no client recorded it", **nothing)
+    waited, used = (
+        section(printed(replace(reports.report(), requests=(row,))), f"Requests: {what}")
+        for what in ("what they waited", "what they used")
+    )
+    assert "number 7" in waited
+    assert "cut off" not in waited
+    assert "¹ no client recorded it" in waited
+    assert "did not get that far" not in waited
+    assert used.splitlines()[2].split()[:4] == ["number", "7", "–¹", "–¹"]
+
+
+def test_a_work_model_without_kernels_says_so() -> None:
+    work = replace(reports.work(), rows=(), family_known=None, step_known=None, layer_known=None)
+    assert "no kernel ran" in printed(replace(reports.report(), work=work))

@@ -42,8 +42,13 @@ def problems(text: str) -> list[str]:
             work=reports.work(),
             processes=(reports.process(0), reports.process(1)),
         ),
+        replace(
+            reports.report(),
+            requests=(reports.request(7, name=None, num_prompt_tokens=None, num_output_tokens=None, is_finished=None),),
+            work=replace(reports.work(), family_known=None, step_known=None, layer_known=None),
+        ),
     ],
-    ids=["full", "no sensor", "four devices", "nothing", "everything of version 2"],
+    ids=["full", "no sensor", "four devices", "nothing", "everything of version 2", "unknown"],
 )
 def test_the_document_is_what_its_schema_says(report: Any) -> None:
     Draft202012Validator.check_schema(SCHEMA)

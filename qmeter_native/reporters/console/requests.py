@@ -44,8 +44,8 @@ def _elapsed_section(rows: Sequence[RequestRow], subtitle: str, remarks: Sequenc
     columns = [
         _name(rows),
         *(_part(title, rows, part, scale, footnotes) for title, part in parts.items()),
-        _latency("TTFT", [row.ttft_s for row in rows], footnotes, rank=1),
-        _latency("TPOT", [row.tpot_s for row in rows], footnotes, rank=2),
+        _latency("TTFT", rows, [row.ttft_s for row in rows], footnotes, rank=1),
+        _latency("TPOT", rows, [row.tpot_s for row in rows], footnotes, rank=2),
     ]
     table, _ = fitted_table(columns, width)
     return Section("Requests: what they waited", [table], subtitle, footnotes, remarks)
@@ -56,10 +56,10 @@ def _share_section(rows: Sequence[RequestRow], width: int) -> Section:
     energy = scale_of([row.share_energy_j.value for row in rows], "J")
     columns = [
         _name(rows),
-        Column("tokens in", [count(row.num_prompt_tokens) for row in rows]),
-        Column("out", [count(row.num_output_tokens) for row in rows]),
-        _latency("prefill", [row.share_prefill_s for row in rows], footnotes),
-        _latency("decode", [row.share_decode_s for row in rows], footnotes),
+        Column("tokens in", [_tokens(row, row.num_prompt_tokens, footnotes) for row in rows]),
+        Column("out", [_tokens(row, row.num_output_tokens, footnotes) for row in rows]),
+        _latency("prefill", rows, [row.share_prefill_s for row in rows], footnotes),
+        _latency("decode", rows, [row.share_decode_s for row in rows], footnotes),
         Column(f"energy {energy.unit}", [footnotes.estimate(row.share_energy_j, energy) for row in rows]),
     ]
     table, _ = fitted_table(columns, width)
@@ -67,8 +67,15 @@ def _share_section(rows: Sequence[RequestRow], width: int) -> Section:
 
 
 def _name(rows: Sequence[RequestRow]) -> Column:
-    names = [plain(row.name) + ("" if row.is_finished else " (cut off)") for row in rows]
+    names = [
+        f"number {row.request}" if row.name is None else plain(row.name) + ("" if row.is_finished else " (cut off)")
+        for row in rows
+    ]
     return Column("request", names, justify="left", flexible="cut")
+
+
+def _tokens(row: RequestRow, number: int | None, footnotes: Footnotes) -> str:
+    return footnotes.missing(row.elapsed_reason) if number is None else count(number)
 
 
 def _part(
@@ -81,8 +88,17 @@ def _part(
     return Column(title if title.startswith("+") else f"{title} {scale.unit}", cells)
 
 
-def _latency(title: str, values: Sequence[float | None], footnotes: Footnotes, rank: int = 0) -> Column:
+def _latency(
+    title: str, rows: Sequence[RequestRow], values: Sequence[float | None], footnotes: Footnotes, rank: int = 0
+) -> Column:
     scale = scale_of(values, "s")
-    missing = "the request did not get that far"
-    cells = [footnotes.missing(missing) if value is None else scale.text(value) for value in values]
+    cells = [
+        footnotes.missing(_absence(row)) if value is None else scale.text(value)
+        for row, value in zip(rows, values, strict=True)
+    ]
     return Column(f"{title} {scale.unit}", cells, rank)
+
+
+def _absence(row: RequestRow) -> str | None:
+    """Why a request has no latency."""
+    return row.elapsed_reason if row.name is None else "the request did not get that far"

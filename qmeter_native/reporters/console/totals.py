@@ -56,7 +56,7 @@ def _throughput(totals: Totals, is_traced: bool) -> list[str]:
             f"{totals.total_token_throughput:,.1f} tokens/s",
         ]
     recorded = "" if is_traced else " recorded in traced time"
-    return [*lines, f"{count(totals.num_steps)} engine steps · {count(totals.num_kernels)} kernels{recorded}"]
+    return [*lines, f"{count(totals.num_steps, 'engine step')} · {count(totals.num_kernels, 'kernel')}{recorded}"]
 
 
 def _energy_section(totals: Totals, width: int) -> Section:

@@ -56,11 +56,9 @@ def _padding(row: WorkRow) -> str:
 
 
 def _known(work: WorkSummary) -> str:
-    parts = [
-        f"known of kernel time: family {percent(work.family_known)} %",
-        f"step {percent(work.step_known)} %",
-        f"layer {percent(work.layer_known)} %",
-    ]
+    shares = {"family": work.family_known, "step": work.step_known, "layer": work.layer_known}
+    told = [f"{name} {percent(share)} %" for name, share in shares.items() if share is not None]
+    parts = ["known of kernel time: " + " · ".join(told) if told else "no kernel ran"]
     if work.padding_share is not None:
         parts.append(f"padding {percent(work.padding_share)} % of token places")
     return " · ".join(parts)
