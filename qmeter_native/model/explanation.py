@@ -16,8 +16,9 @@ class ExplainedPart:
     Attributes:
         kind: ``queue`` (sent, and its first step had not begun on the device), ``kernels`` (a kernel ran in a step it
             rode), ``idle_in_steps`` (none did, inside such a step), ``gaps`` (between two steps it rode), ``preempted``
-            (the gaps in which it had been put back into the queue), ``untraced`` (a step it rode, or a gap beside one whose markers are missing, while
-            kernels were not recorded) or ``host`` (from its last step to its last chunk).
+            (the gaps in which it had been put back into the queue), ``untraced`` (a step it rode, or a gap beside one
+            whose markers are missing, while kernels were not recorded) or ``host`` (from its last step to its last
+            chunk).
         phase: ``prefill`` or ``decode`` for what happened in steps, by its own phase there (of an untraced gap, that
             of the step before); None outside steps.
         op_family: Of ``kernels``: what for; None else.
