@@ -27,6 +27,12 @@ _VERSION: Final = 1
 _GENERATION: Final = struct.Struct("<Q")
 _GENERATION_OFFSET: Final = 8
 
+_MIN_ON_S: Final = 0.02
+"""Traced processes look at the block every 20 ms."""
+
+_MAX_PERIOD_S: Final = 86400.0
+"""Far beyond any use, and far below where nanoseconds overflow the block's 64 bits."""
+
 
 class TraceMode(IntEnum):
     """Whether kernels are recorded. The integer is what the block holds."""
@@ -41,17 +47,17 @@ class DutyCycle:
     """``on_s`` seconds recorded of every ``period_s``.
 
     Raises:
-        UsageError: Stretches under 20 ms, or not shorter than the period.
+        UsageError: Stretches under 20 ms, or not shorter than the period; periods of more than a day.
     """
 
     on_s: float
     period_s: float
 
     def __post_init__(self) -> None:
-        if not 0.02 <= self.on_s < self.period_s:
+        if not _MIN_ON_S <= self.on_s < self.period_s <= _MAX_PERIOD_S:
             raise UsageError(
                 f"a duty cycle of {self.on_s:g} s of every {self.period_s:g} s makes no sense",
-                "Give ON/PERIOD in seconds, ON at least 0.02 and less than PERIOD, such as 0.2/2.",
+                "Give ON/PERIOD in seconds, such as 0.2/2: ON at least 0.02, PERIOD longer, and a day at most.",
             )
 
     @classmethod

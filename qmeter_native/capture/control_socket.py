@@ -1,7 +1,7 @@
 """The control socket of a running trace: one JSON line asks, one answers.
 
 ``{"do": "start", "duty": "0.2/2" or null}``, ``{"do": "stop"}``, ``{"do": "status"}``; answered by a `TraceStatus` as
-JSON, or ``{"error": text}``.
+JSON, or ``{"error": text, "hint": text or null}``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qmeter_native.capture.control import DutyCycle
 from qmeter_native.capture.spool_progress import SpoolCounts
 from qmeter_native.capture.trace_schedule import TraceSchedule
 from qmeter_native.errors import CaptureError, CaptureNotFoundError, QmeterError, UsageError
-from qmeter_native.storage.schema import MANIFEST_FILE
+from qmeter_native.storage.schema import MANIFEST_FILE, SPOOL_FOLDER
 
 __all__ = ["ControlServer", "TraceStatus", "ask"]
 
@@ -119,9 +119,9 @@ class ControlServer:
             request = json.loads(line)
             self._do(request["do"], request.get("duty"))
         except QmeterError as error:
-            return {"error": str(error)}
-        except (ValueError, KeyError, TypeError):
-            return {"error": "that is no request"}
+            return {"error": error.what, "hint": error.hint}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {"error": "that is no request", "hint": None}
         living, counts = self._count()
         duty = self._schedule.duty
         return asdict(
@@ -149,24 +149,24 @@ def ask(capture: Path, action: str, duty: str | None = None) -> TraceStatus:
     """Ask the launcher of a running trace to ``start``, ``stop`` or tell its ``status``.
 
     Raises:
-        CaptureNotFoundError: There is nothing at ``capture``.
+        CaptureNotFoundError: There is nothing at ``capture``, or a folder of another kind.
         CaptureError: Its trace is over, does not answer, or belongs to somebody else.
         UsageError: ``duty`` is no duty cycle.
     """
-    if not capture.is_dir():
+    is_over = (capture / MANIFEST_FILE).exists()
+    if not is_over and not (capture / SPOOL_FOLDER).is_dir():
         raise CaptureNotFoundError(f"there is no trace at {capture}", "Name the folder NAME.qmt of a running trace.")
     address = capture / _ADDRESS_FILE
     path = Path(address.read_text()) if address.exists() else capture / SOCKET_FILE
     try:
         answer = _exchange(path, {"do": action, "duty": duty})
     except (FileNotFoundError, ConnectionRefusedError):
-        is_over = (capture / MANIFEST_FILE).exists()
         what = "is finished" if is_over else "has no launcher any more"
         raise CaptureError(f"the trace {capture} {what}", f"Look at it: qmeter-native report {capture}") from None
     except (OSError, ValueError) as error:
         raise CaptureError(f"the launcher of {capture} does not answer: {error}", "Is it yours, and alive?") from error
     if "error" in answer:
-        raise UsageError(answer["error"])
+        raise UsageError(answer["error"], answer["hint"])
     return TraceStatus(**answer)
 
 

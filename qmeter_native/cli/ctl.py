@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from qmeter_native.errors import UsageError
+
 if TYPE_CHECKING:
     from qmeter_native.capture.control_socket import TraceStatus
 
@@ -38,6 +40,8 @@ def ctl(action: str, capture: Path, duty: str | None, is_json: bool) -> None:
     """
     from qmeter_native.capture.control_socket import ask
 
+    if duty is not None and action != "start":
+        raise UsageError(f"--duty does nothing with {action}", "Give it with start.")
     status = ask(capture, action, duty)
     click.echo(json.dumps(asdict(status), indent=2) if is_json else _sentence(status))
 

@@ -23,6 +23,18 @@ _INTERRUPTED: Final = 130
 _SERVER_OPTIONS: Final = ("requests", "rate", "input_len", "output_len", "warmup", "base_url", "port")
 """Any of these given with a command says that the command is a server to be driven."""
 
+_OF_LAUNCHES: Final = ("start_after", "start_stopped", "duration", "duty", "grace", "plugin")
+_OF_ENGINES: Final = ("quantization", "dtype", "cuda_graphs", "tensor_parallel", "engine_args", "concurrency")
+_OF_SERVERS: Final = ("base_url", "port", "startup_timeout")
+
+_WITHOUT_EFFECT: Final[dict[str, tuple[str, ...]]] = {
+    "a command": ("engine", "model", *_OF_ENGINES),
+    "--engine transformers": (*_OF_LAUNCHES, *_OF_SERVERS, "tensor_parallel", "engine_args"),
+    "--engine vllm": ("base_url",),
+    "--engine openai": (*_OF_LAUNCHES, *_OF_ENGINES, "cupti_path"),
+}
+"""Options that are refused with each kind of run: what the user asked for would silently not happen."""
+
 _EPILOG: Final = """\b
 Examples:
   qmeter-native trace --model builtin:stdlib-lm
@@ -34,7 +46,7 @@ Examples:
   qmeter-native trace --engine openai --base-url http://localhost:8000 --requests 100
 
 \b
-Ctrl-C ends the run and keeps what it has; a second Ctrl-C ends the program.
+Ctrl-C ends the run and keeps what it has; a second one does not wait, and kills a command.
 A command's exit code becomes that of `trace`; a server that was driven is ended, and 0.
 Next: qmeter-native report NAME.qmt, or while it runs: qmeter-native ctl status NAME.qmt
 """
@@ -61,7 +73,7 @@ def trace(command: tuple[str, ...], output: Path | None, is_json: bool, **settin
 
     source = click.get_current_context().get_parameter_source
     given = {name for name in settings if source(name) is ParameterSource.COMMANDLINE}
-    _check(command, settings)
+    _check(command, settings, given)
     path = output or default_output(command[0] if command else settings["model"] or "server")
     with RunDisplay(is_live=not command) as display:
         run = _run(path, command, settings, given, display)
@@ -73,11 +85,12 @@ def trace(command: tuple[str, ...], output: Path | None, is_json: bool, **settin
     sys.exit(_INTERRUPTED if display.is_interrupted and not command else run.exit_code)
 
 
-def _check(command: tuple[str, ...], settings: dict[str, Any]) -> None:
-    if command and settings["model"]:
-        raise UsageError(
-            "a command and --model do not go together", "The command says itself what it serves: leave --model out."
-        )
+def _check(command: tuple[str, ...], settings: dict[str, Any], given: set[str]) -> None:
+    kind = "a command" if command else f"--engine {settings['engine']}"
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in given.intersection(_WITHOUT_EFFECT[kind]):
+            hint = "The command says itself what it serves and how." if command else "Leave it out."
+            raise UsageError(f"{parameter.opts[0]} does nothing with {kind}", hint)
     if not command and not settings["model"] and settings["engine"] != "openai":
         raise UsageError(
             "there is nothing to trace", "Give --model, or `-- COMMAND` at the end. `qmeter-native trace --help`."

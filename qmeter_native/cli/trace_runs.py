@@ -84,9 +84,10 @@ def launched_command(
 
 def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> TracedRun:
     """Start a vLLM server for a model, give it the workload, and end it."""
-    from qmeter_native.engines.vllm.command import serve_command
+    from qmeter_native.engines.vllm.command import serve_command, vllm_program
     from qmeter_native.model.manifest import EngineInfo
 
+    vllm_program()  # before a checkpoint of many GB is written for nobody
     folder, weights_source = _served_model(settings, display)
     length = settings["input_len"] + settings["output_len"]
     requested = {key: settings[key] for key in ("quantization", "dtype", "tensor_parallel", "cuda_graphs")}

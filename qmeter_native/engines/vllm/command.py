@@ -14,7 +14,7 @@ from typing import Final
 
 from qmeter_native.errors import MissingExtraError
 
-__all__ = ["SCHEDULER_CLS", "WORKER_CLS", "is_server", "serve_command", "with_plugin"]
+__all__ = ["SCHEDULER_CLS", "WORKER_CLS", "is_server", "serve_command", "vllm_program", "with_plugin"]
 
 WORKER_CLS: Final = "qmeter_native.engines.vllm.worker.QmeterWorker"
 SCHEDULER_CLS: Final = "qmeter_native.engines.vllm.scheduler.QmeterScheduler"
@@ -51,7 +51,7 @@ def serve_command(
     Raises:
         MissingExtraError: vLLM is neither installed beside this package nor a program on the path.
     """
-    command = [*_program(), "serve", model, "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
+    command = [*vllm_program(), "serve", model, "--host", "127.0.0.1", "--port", str(port), "--dtype", dtype]
     if quantization is not None:
         command += ["--quantization", quantization]
     if max_model_len is not None:
@@ -159,7 +159,12 @@ def _value(command: Sequence[str], option: str) -> str | None:
     return None
 
 
-def _program() -> list[str]:
+def vllm_program() -> list[str]:
+    """How vLLM's command line is started here.
+
+    Raises:
+        MissingExtraError: vLLM is neither installed beside this package nor a program on the path.
+    """
     if find_spec("vllm") is not None:
         return [sys.executable, "-m", _CLI]
     if shutil.which("vllm"):
