@@ -25,7 +25,7 @@ from qmeter_native.units import ns_to_s
 from qmeter_native.work.kernel_work import StepShapes, kernel_work
 from qmeter_native.work.model_config import ModelConfig, read_model_config
 from qmeter_native.work.role import FAMILY_OF_ROLE, Role
-from qmeter_native.work.scheme import Scheme, WeightFormat, read_scheme
+from qmeter_native.work.scheme import Scheme, WeightLayout, read_scheme
 
 __all__ = ["PlacedWork", "work_summary"]
 
@@ -158,7 +158,7 @@ def _row(
     num_layers: int,
 ) -> WorkRow:
     model = placed.model
-    work = kernel_work(role, config, model.scheme or Scheme(WeightFormat(16)), shapes, model.tensor_parallel)
+    work = kernel_work(role, config, model.scheme or Scheme(WeightLayout(16)), shapes, model.tensor_parallel)
     counted, times = placed.is_counted & placed.places.is_placed, max(num_layers, 1)
     time_ns, flops = int(name_ns.sum()), _total(work.flops, counted, times)
     least_bytes = None if model.scheme is None else _total(work.least_bytes, counted, times)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from qmeter_native.work.role import Role
 
-__all__ = ["Scheme", "WeightFormat", "read_scheme"]
+__all__ = ["Scheme", "WeightLayout", "read_scheme"]
 
 _DTYPE_BITS: Final = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "auto": 16}
 _FP8_PER_CHANNEL: Final = ("fbgemm_fp8", "fp8_per_channel", "ptpc_fp8")
@@ -20,7 +20,7 @@ _WHOLE_TOKEN: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class WeightFormat:
+class WeightLayout:
     """How a weight matrix ``[N, K]`` lies in memory.
 
     Attributes:
@@ -58,17 +58,17 @@ class Scheme:
         is_head_quantized: The LM head has the format of the other linear layers.
     """
 
-    weight: WeightFormat
+    weight: WeightLayout
     compute_bits: int = 16
     activation_bits: int = 16
     activation_scale_group: int = 0
     kv_bits: int | None = 16
     is_head_quantized: bool = False
 
-    def weight_of(self, role: Role) -> WeightFormat:
+    def weight_of(self, role: Role) -> WeightLayout:
         """Format of a role's weights."""
         is_plain = role is Role.LM_HEAD and not self.is_head_quantized
-        return WeightFormat(self.compute_bits) if is_plain else self.weight
+        return WeightLayout(self.compute_bits) if is_plain else self.weight
 
     def input_bytes(self, role: Role, k: int) -> float:
         """Bytes of one token's input to a linear layer of ``k`` inputs, with its scales."""
@@ -109,13 +109,13 @@ def read_scheme(
     ), None
 
 
-_Found = tuple[WeightFormat, int, int]
+_Found = tuple[WeightLayout, int, int]
 """Weights, bits of activations, and how many of them share a scale."""
 
 
 def _weights(name: str, fields: Mapping[str, Any], compute: int) -> _Found | None:
     if not name or name == "none":
-        return WeightFormat(compute), compute, 0
+        return WeightLayout(compute), compute, 0
     if name == "gptq":
         return _gptq(fields), compute, 0
     if name == "awq":
@@ -125,47 +125,47 @@ def _weights(name: str, fields: Mapping[str, Any], compute: int) -> _Found | Non
     if name == "compressed-tensors":
         return _compressed_tensors(fields, compute)
     if name.startswith("modelopt") and "FP4" in f"{name} {fields.get('quant_algo', '')}".upper():
-        return WeightFormat(4, scale_bits=8, block=(1, 16)), 4, 0
+        return WeightLayout(4, scale_bits=8, block=(1, 16)), 4, 0
     if name in _FP8:
         return _fp8(name, fields)
     if name in ("mxfp4", "gpt_oss_mxfp4"):
-        return WeightFormat(4, scale_bits=8, block=(1, 32)), compute, 0
+        return WeightLayout(4, scale_bits=8, block=(1, 32)), compute, 0
     if name == "bitsandbytes":
         return _bitsandbytes(fields, compute)
     return None
 
 
-def _grouped(bits: int, group: int, zero_bits: int) -> WeightFormat:
+def _grouped(bits: int, group: int, zero_bits: int) -> WeightLayout:
     """Groups of inputs with an fp16 scale each; a group size below 1 means one group."""
-    return WeightFormat(bits, scale_bits=16, zero_bits=zero_bits, block=(1, max(group, 0)))
+    return WeightLayout(bits, scale_bits=16, zero_bits=zero_bits, block=(1, max(group, 0)))
 
 
-def _gptq(fields: Mapping[str, Any]) -> WeightFormat:
+def _gptq(fields: Mapping[str, Any]) -> WeightLayout:
     """Marlin, Machete and ExLlama read no zero points of symmetric weights: they are all the same."""
     bits, group = int(fields.get("bits") or 4), int(fields.get("group_size") or 128)
     plain = _grouped(bits, group, 0 if fields.get("sym", True) else bits)
     if not fields.get("desc_act", False):
         return plain
-    return WeightFormat(plain.bits, plain.scale_bits, plain.zero_bits, plain.block, row_bits=32)
+    return WeightLayout(plain.bits, plain.scale_bits, plain.zero_bits, plain.block, row_bits=32)
 
 
 def _fp8(name: str, fields: Mapping[str, Any]) -> _Found:
     """Blocks of weights (DeepSeek), output channels (FBGEMM, per token), or one scale; fp32 scales."""
     block = fields.get("weight_block_size") or ([128, 128] if name == "fp8_per_block" else None)
     if block:
-        return WeightFormat(8, scale_bits=32, block=(int(block[0]), int(block[1]))), 8, int(block[1])
+        return WeightLayout(8, scale_bits=32, block=(int(block[0]), int(block[1]))), 8, int(block[1])
     if name in _FP8_PER_CHANNEL:
-        return WeightFormat(8, scale_bits=32, block=(1, 0)), 8, _WHOLE_TOKEN
-    return WeightFormat(8, scale_bits=32), 8, 0
+        return WeightLayout(8, scale_bits=32, block=(1, 0)), 8, _WHOLE_TOKEN
+    return WeightLayout(8, scale_bits=32), 8, 0
 
 
 def _bitsandbytes(fields: Mapping[str, Any], compute: int) -> _Found:
     """LLM.int8() has a scale for each output and token; NF4 and FP4 one for 64 weights, perhaps quantized again."""
     if fields.get("load_in_8bit"):
-        return WeightFormat(8, scale_bits=32, block=(1, 0)), 8, _WHOLE_TOKEN
+        return WeightLayout(8, scale_bits=32, block=(1, 0)), 8, _WHOLE_TOKEN
     # Double quantization: an 8-bit scale, and an fp32 one for 256 of those.
     scale_bits = 8 + 32 / 256 if fields.get("bnb_4bit_use_double_quant") else 32
-    return WeightFormat(4, scale_bits=scale_bits, block=(1, 64)), compute, 0
+    return WeightLayout(4, scale_bits=scale_bits, block=(1, 64)), compute, 0
 
 
 def _compressed_tensors(fields: Mapping[str, Any], compute: int) -> _Found | None:
@@ -177,14 +177,14 @@ def _compressed_tensors(fields: Mapping[str, Any], compute: int) -> _Found | Non
     bits = int(weights.get("num_bits") or 0)
     strategy, size = str(weights.get("strategy")), int(weights.get("group_size") or 0)
     block = {"tensor": (0, 0), "channel": (1, 0), "group": (1, size), "tensor_group": (1, size)}.get(strategy)
-    if strategy == "block":
+    if strategy == "block" and weights.get("block_structure"):
         block = (int(weights["block_structure"][0]), int(weights["block_structure"][1]))
     if not bits or block is None:
         return None
     scale_bits = 8 if weights.get("type") == "float" and bits == 4 else 32 if inputs else 16
     zero_bits = 0 if weights.get("symmetric", True) else bits
     per_token = {"token": _WHOLE_TOKEN, "group": int(inputs.get("group_size") or 0)}.get(str(inputs.get("strategy")), 0)
-    return WeightFormat(bits, scale_bits, zero_bits, block), int(inputs.get("num_bits") or compute), per_token
+    return WeightLayout(bits, scale_bits, zero_bits, block), int(inputs.get("num_bits") or compute), per_token
 
 
 def _kv_bits(name: str | None, compute: int) -> int | None:

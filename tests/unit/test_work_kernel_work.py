@@ -13,9 +13,9 @@ from qmeter_native.engines.model_shapes import shape_of
 from qmeter_native.work.kernel_work import KernelWork, StepShapes, kernel_work, linear_shape
 from qmeter_native.work.model_config import ModelConfig, read_model_config
 from qmeter_native.work.role import Role
-from qmeter_native.work.scheme import Scheme, WeightFormat, read_scheme
+from qmeter_native.work.scheme import Scheme, WeightLayout, read_scheme
 
-BF16 = Scheme(WeightFormat(16))
+BF16 = Scheme(WeightLayout(16))
 PARAMETERS = 8_030_261_248
 """As transformers counts Llama 3.1 8B's."""
 
@@ -83,7 +83,7 @@ def test_a_decode_attends_to_all_that_is_cached_and_itself() -> None:
     attention = work(Role.ATTENTION, DECODE_1)
     assert attention.flops == 4 * 1001 * 32 * 128
     assert attention.least_bytes == 2 * 4096 * 2 + 2 * 1001 * 1024 * 2
-    half = Scheme(WeightFormat(16), kv_bits=8)
+    half = Scheme(WeightLayout(16), kv_bits=8)
     assert work(Role.ATTENTION, DECODE_1, half).least_bytes == 2 * 4096 * 2 + 2 * 1001 * 1024
 
 
@@ -151,7 +151,7 @@ def test_a_window_that_was_outgrown_is_not_modelled() -> None:
 
 
 def test_a_cache_of_unknown_format_has_operations_but_no_bytes() -> None:
-    attention = work(Role.ATTENTION, DECODE_1, Scheme(WeightFormat(16), kv_bits=None))
+    attention = work(Role.ATTENTION, DECODE_1, Scheme(WeightLayout(16), kv_bits=None))
     assert attention.flops is not None
     assert attention.least_bytes is None
 

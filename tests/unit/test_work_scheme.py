@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qmeter_native.work.role import Role
-from qmeter_native.work.scheme import Scheme, WeightFormat, read_scheme
+from qmeter_native.work.scheme import Scheme, WeightLayout, read_scheme
 
 N, K = 6144, 4096
 WEIGHTS = N * K
@@ -72,10 +72,17 @@ def test_symmetric_w4_g128_takes_0_5156_bytes_a_weight() -> None:
 
 def test_the_head_stays_unquantized_unless_said() -> None:
     gptq = {"bits": 4, "group_size": 128}
-    assert scheme_of("gptq", gptq).weight_of(Role.LM_HEAD) == WeightFormat(16)
+    assert scheme_of("gptq", gptq).weight_of(Role.LM_HEAD) == WeightLayout(16)
     assert scheme_of("gptq", {**gptq, "lm_head": True}).weight_of(Role.LM_HEAD).bits == 4
     assert scheme_of("fp8").input_bytes(Role.LM_HEAD, K) == 2 * K
     assert scheme_of("fp8").input_bytes(Role.O_PROJ, K) == K
+
+
+def test_blocks_of_unknown_size_are_not_guessed() -> None:
+    group = {"weights": {"num_bits": 8, "type": "float", "strategy": "block"}}
+    scheme, reason = read_scheme("compressed-tensors", {"config_groups": {"group_0": group}}, "bfloat16")
+    assert scheme is None
+    assert "compressed-tensors" in (reason or "")
 
 
 def test_scales_of_inputs_count() -> None:
