@@ -142,8 +142,8 @@ NAMES_TELL: Final = frozenset({"cuBLAS", "CUTLASS", "PyTorch"})
 FORMAT_OF_METHOD: Final[dict[str, str]] = {
     method: name
     for name, methods in (
-        ("integer weights", "gptq gptq_marlin auto_gptq int8_per_channel_weight_only"),
-        ("awq", "awq awq_marlin auto_awq"),
+        ("integer weights", "gptq gptq_marlin int8_per_channel_weight_only"),
+        ("awq", "awq awq_marlin"),
         ("fp8", "fp8 fbgemm_fp8 fp8_per_tensor fp8_per_block fp8_per_channel mxfp8 modelopt modelopt_mxfp8"),
         ("int8", "int8 w8a8"),
         ("fp4", "modelopt_fp4 nvfp4_per_token mxfp4 gpt_oss_mxfp4 nvfp4"),
@@ -151,4 +151,5 @@ FORMAT_OF_METHOD: Final[dict[str, str]] = {
     )
     for method in methods.split()
 }
-"""Number format of a method by the engine's name for it; ``compressed-tensors`` says its own in its configuration."""
+"""Number format of a method by the engine's name for it, less vLLM's ``auto_``; ``compressed-tensors`` says its own in its
+configuration."""

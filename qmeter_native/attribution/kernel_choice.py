@@ -87,7 +87,9 @@ def _method(engine: EngineInfo | None) -> str | None:
 
 
 def _said(setting: Any) -> str | None:
-    return None if setting is None or str(setting).lower() in UNQUANTIZED else str(setting).lower()
+    """A method's name; vLLM calls one ``auto_gptq`` where it chose the kernel itself."""
+    name = "" if setting is None else str(setting).lower()
+    return None if name in UNQUANTIZED else name.removeprefix("auto_")
 
 
 def _format(method: str, engine: EngineInfo | None) -> KernelFormat | None:

@@ -31,8 +31,8 @@ class KernelChoice:
     """Requested against observed.
 
     Attributes:
-        method: Quantization method as the engine reports it (``gptq``, ``fp8`` …); None = unquantized; ``unknown`` if
-            the engine did not say.
+        method: Quantization method as the engine reports it, less vLLM's ``auto_`` (``gptq``, ``fp8`` …); None =
+            unquantized; ``unknown`` if the engine did not say.
         expected: Implementations that carry the method out in its own number format; empty if the method is unknown.
         observed: What ran, most time first.
         is_fallback: The quantized format was asked for and (nearly) no GEMM time ran in it; None if it cannot be told.

@@ -76,7 +76,7 @@ def test_nothing_of_vllm_was_lost() -> None:
 def test_gptq_was_asked_for_and_machete_ran() -> None:
     choice = qmeter_native.report(PICTURED).kernel_choice
     assert choice is not None
-    assert choice.method == "auto_gptq"
+    assert choice.method == "gptq"
     assert choice.observed[0].implementation == "Machete"
     assert choice.is_fallback is False
 

@@ -8,6 +8,7 @@ import pytest
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.kernel_choice import KernelChoice, ObservedKernels
 from qmeter_native.model.manifest import EngineInfo, LossReport, Validity
+from qmeter_native.model.op_family import OpFamily
 from qmeter_native.model.report import AttributionReport, Balance, RequestBalance
 from qmeter_native.reporters.console import make_console, print_report
 from qmeter_native.reporters.report_options import ReportOptions
@@ -290,8 +291,21 @@ def test_an_explained_request_shows_its_parts_and_their_sum() -> None:
         "gaps between steps",
         "host after last step",
         "= end to end",
-        "2 families below 0.1 % are one row",
+        "other kernels: families below 0.1 % each",
     ]
+
+
+def test_a_lone_small_family_keeps_its_name() -> None:
+    told = reports.explanation()
+    parts = tuple(part for part in told.parts if part.op_family is not OpFamily.KV_CACHE)
+    text = printed(replace(reports.report(), explanations=(replace(told, parts=parts),)))
+    assert "decode · meter" in text
+    assert "other kernels" not in text
+
+
+def test_vllms_own_name_of_a_method_is_no_other_method() -> None:
+    engine = EngineInfo("vllm", "0.26.0", "m", {"quantization": "gptq"}, {"quantization": "auto_gptq"})
+    assert "asked for" not in section(printed(replace(reports.report(), engine=engine)), "run.qmt")
 
 
 def test_a_request_that_rode_the_same_steps_is_not_explained_twice() -> None:

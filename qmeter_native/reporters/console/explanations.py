@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Final
 
 from qmeter_native.model.explanation import ExplainedPart, RequestExplanation
@@ -15,7 +16,8 @@ __all__ = ["explanation_sections"]
 
 _BAR_WIDTH: Final = 20
 _MIN_SHARE: Final = 0.001
-"""Families below this share of the end-to-end time are one row: they explain nothing."""
+"""Families below this share of the end-to-end time are one row a phase: they explain nothing."""
+_OTHERS: Final = "other kernels"
 _OUTSIDE: Final = ("queue", "host")
 """Before the first step and after the last."""
 _NAMES: Final = {
@@ -46,7 +48,7 @@ def _ridden(explanation: RequestExplanation) -> tuple[ExplainedPart, ...]:
 
 def _section(explanation: RequestExplanation, same_as: str | None, num_processes: int, width: int) -> Section:
     total_ns = explanation.end_to_end_ns
-    rows, small = _rows(explanation) if same_as is None else _outside_rows(explanation, same_as)
+    rows = _rows(explanation) if same_as is None else _outside_rows(explanation, same_as)
     scale = scale_of([ns_to_s(total_ns)], "s")
     shares = [part.time_ns / total_ns if total_ns else 0.0 for _, part in rows]
     columns = [
@@ -58,7 +60,8 @@ def _section(explanation: RequestExplanation, same_as: str | None, num_processes
         Column("", [*(bar(share, _BAR_WIDTH) for share in shares), ""], 1, "left", "cyan"),
     ]
     table, _ = fitted_table(columns, width)
-    remarks = [f"{small} families below {percent(_MIN_SHARE)} % are one row"] if small else []
+    has_others = any(name.endswith(_OTHERS) for name, _ in rows)
+    remarks = [f"{_OTHERS}: families below {percent(_MIN_SHARE)} % each"] if has_others else []
     subtitle = [explanation.reason, count(explanation.num_steps, "step")]
     if num_processes > 1:
         subtitle.append(f"process {explanation.process}")
@@ -68,27 +71,28 @@ def _section(explanation: RequestExplanation, same_as: str | None, num_processes
     return Section(title, [table], " · ".join(subtitle), remarks=remarks)
 
 
-def _outside_rows(explanation: RequestExplanation, same_as: str) -> tuple[list[tuple[str, ExplainedPart]], int]:
+def _outside_rows(explanation: RequestExplanation, same_as: str) -> list[tuple[str, ExplainedPart]]:
     """What lies outside the steps, and one row for all that is as with another request."""
     ridden = ExplainedPart("steps", None, None, sum(part.time_ns for part in _ridden(explanation)))
     queue, host = (part for part in explanation.parts if part.kind in _OUTSIDE)
-    return [("queue", queue), (f"the same steps as {same_as}", ridden), (_NAMES["host"], host)], 0
+    return [("queue", queue), (f"the same steps as {same_as}", ridden), (_NAMES["host"], host)]
 
 
-def _rows(explanation: RequestExplanation) -> tuple[list[tuple[str, ExplainedPart]], int]:
-    """Parts with their names, small families of a phase put together, and how many were."""
-    least_ns = _MIN_SHARE * explanation.end_to_end_ns
-    small = [part for part in explanation.parts if part.op_family is not None and part.time_ns < least_ns]
-    if len(small) < 2:
-        return [(_name(part), part) for part in explanation.parts], 0
+def _rows(explanation: RequestExplanation) -> list[tuple[str, ExplainedPart]]:
+    """Parts with their names, the small families of a phase put together where it has several."""
+    small: dict[str | None, list[ExplainedPart]] = defaultdict(list)
+    for part in explanation.parts:
+        if part.op_family is not None and part.time_ns < _MIN_SHARE * explanation.end_to_end_ns:
+            small[part.phase].append(part)
     rows = []
     for part in explanation.parts:
-        if part not in small:
+        others = small[part.phase]
+        if part not in others or len(others) == 1:
             rows.append((_name(part), part))
-        elif part is next(each for each in small if each.phase == part.phase):
-            rest_ns = sum(each.time_ns for each in small if each.phase == part.phase)
-            rows.append((f"{part.phase} · other kernels", ExplainedPart("kernels", part.phase, None, rest_ns)))
-    return rows, len(small)
+        elif part is others[0]:
+            rest_ns = sum(each.time_ns for each in others)
+            rows.append((f"{part.phase} · {_OTHERS}", ExplainedPart("kernels", part.phase, None, rest_ns)))
+    return rows
 
 
 def _name(part: ExplainedPart) -> str:

@@ -39,11 +39,11 @@ def _device_line(device: DeviceInfo, num_devices: int) -> str:
 
 
 def _engine_lines(engine: EngineInfo) -> list[str]:
-    """The engine and its model; then each setting that did not become what was asked for."""
+    """The engine and its model; then each setting that did not become what was asked for (``auto_gptq`` is GPTQ)."""
     lines = [f"{engine.model} on {engine.name} {engine.version}".rstrip()]
     for key, asked in engine.requested.items():
         ran = engine.effective.get(key, asked)
-        if asked not in (None, "auto") and _said(ran) != _said(asked):
+        if asked not in (None, "auto") and _said(ran) not in (_said(asked), f"auto_{asked}"):
             lines.append(f"{key.replace('_', ' ')}: asked for {_said(asked)}, ran {_said(ran)}")
     return lines
 
