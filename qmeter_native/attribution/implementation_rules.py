@@ -151,5 +151,5 @@ FORMAT_OF_METHOD: Final[dict[str, str]] = {
     )
     for method in methods.split()
 }
-"""Number format of a method by the engine's name for it, less vLLM's ``auto_``; ``compressed-tensors`` says its own in its
-configuration."""
+"""Number format of a method by the engine's name for it, less vLLM's ``auto_``; ``compressed-tensors`` says its own
+in its configuration."""
