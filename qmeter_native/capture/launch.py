@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
 from qmeter_native.capture.control import CONTROL_FILE, ControlBlock
 from qmeter_native.capture.control_socket import ControlServer
 from qmeter_native.capture.driving import RunPhase, RunStatus
+from qmeter_native.capture.forwarded_signals import forwarded_signals
 from qmeter_native.capture.gpu_lock import GpuLock
 from qmeter_native.capture.identity import printable
 from qmeter_native.capture.launch_environment import check_no_profiler, traced_environment
@@ -37,10 +36,7 @@ LOG_FILE: Final = "server.log"
 
 _TICK_S: Final = 0.02
 _WRITE_S: Final = 1.2
-"""Spools are written every 0.5 s, and traced processes look at the control block every 20 ms."""
-
-_STOP_PATIENCE_S: Final = 30.0
-"""How long a server may take to end after SIGINT, and again after SIGTERM, before it is killed."""
+"""Twice what it takes until all is on disk: 20 ms to see the control block, 0.3 s in CUPTI, 0.3 s in the spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +174,7 @@ class _Launch:
         server = ControlServer(session.path, schedule, self._count)
         try:
             self.tree = tree = ProcessTree(options.command, environment, log)
-            with _signals(tree, schedule):
+            with forwarded_signals(tree, schedule):
                 failure = self._run_to_end(tree, schedule)
                 is_over = self._wait_for_survivors(tree)
         finally:
@@ -188,7 +184,7 @@ class _Launch:
         if not session.state.measure_end_ns:  # a load ends the measured window itself
             session.end()
         self._note_end(tree, is_over)
-        return _shell_code(tree.returncode), failure
+        return tree.exit_code, failure
 
     def _measure_idle(self) -> None:
         """Before the command starts, unless a load will measure it when the server is warm."""
@@ -216,8 +212,9 @@ class _Launch:
         except KeyboardInterrupt:
             self._stop.set()
             tree.kill()
-            while tree.poll() is None:
-                time.sleep(_TICK_S)
+        except Exception:
+            self._end(tree)  # a server without its launcher would hold the GPU for ever
+            raise
         return failure
 
     def _follow(self, tree: ProcessTree, schedule: TraceSchedule) -> None:
@@ -241,7 +238,7 @@ class _Launch:
             )
         except QmeterError as error:
             if tree.poll() is not None:
-                self._session.warn("command_ended", f"The server ended with exit code {_shell_code(tree.returncode)}.")
+                self._session.warn("command_ended", f"The server ended with exit code {tree.exit_code}.")
             self._session.warn("load_failed", f"The workload was not done: {error.what}")
             return error
         finally:
@@ -256,22 +253,10 @@ class _Launch:
             time.sleep(_WRITE_S)
 
     def _end(self, tree: ProcessTree) -> None:
-        """End the command if it still runs: ask, ask again, kill; at once when the user insists."""
-        if tree.poll() is not None:
-            return
-        self._observe(RunStatus(RunPhase.ENDING))
-        tree.interrupt() if self._stop.is_set() else tree.send(signal.SIGINT)
-        if not self._ends_in_time(tree):
-            tree.send(signal.SIGTERM)
-            if not self._ends_in_time(tree):
-                tree.kill()
-
-    @staticmethod
-    def _ends_in_time(tree: ProcessTree) -> bool:
-        end = time.monotonic() + _STOP_PATIENCE_S
-        while tree.poll() is None and time.monotonic() < end:
-            time.sleep(_TICK_S)
-        return tree.poll() is not None
+        """End the command if it still runs."""
+        if tree.poll() is None:
+            self._observe(RunStatus(RunPhase.ENDING))
+            tree.end(is_ctrl_c=self._stop.is_set())
 
     def _wait_for_survivors(self, tree: ProcessTree) -> bool:
         """Whether nothing outlived the command by more than the grace time. Ctrl-C ends the wait, and harms nobody."""
@@ -295,30 +280,3 @@ class _Launch:
             session.warn(
                 "no_cuda", "No process of the command initialised CUDA: there are no kernels, and the energy is idle."
             )
-
-
-@contextmanager
-def _signals(tree: ProcessTree, schedule: TraceSchedule) -> Iterator[None]:
-    """SIGTERM and SIGHUP go to the command, SIGUSR1 switches tracing. What is ignored, as under nohup, stays so."""
-    handlers: dict[signal.Signals, Callable[..., Any]] = {
-        signal.SIGTERM: lambda *_: tree.send(signal.SIGTERM),
-        signal.SIGHUP: lambda *_: tree.send(signal.SIGHUP),
-        signal.SIGUSR1: lambda *_: schedule.toggle(),
-    }
-    old = {
-        number: signal.signal(number, handler)
-        for number, handler in handlers.items()
-        if signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _shell_code(returncode: int | None) -> int:
-    """What a shell would say: 128 + n for signal n, 137 for a command that had to be killed."""
-    if returncode is None:
-        return 128 + signal.SIGKILL
-    return returncode if returncode >= 0 else 128 - returncode

@@ -21,6 +21,9 @@ from qmeter_native.errors import UsageError
 __all__ = ["ProcessTree"]
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_TICK_S: Final = 0.02
+_PATIENCE_S: Final = 30.0
+"""How long a command may take to end after SIGINT, and again after SIGTERM, before it is killed."""
 
 
 class ProcessTree:
@@ -51,6 +54,13 @@ class ProcessTree:
     def pid(self) -> int:
         """Process id of the command itself."""
         return self._process.pid
+
+    @property
+    def exit_code(self) -> int:
+        """The command's, as shells count it: 128 + n for signal n; 137 for one that was killed and does not end."""
+        if self.returncode is None:
+            return 128 + signal.SIGKILL
+        return self.returncode if self.returncode >= 0 else 128 - self.returncode
 
     def poll(self) -> int | None:
         """Reap what has ended; the command's return code as `subprocess` gives it, None while it runs."""
@@ -86,11 +96,31 @@ class ProcessTree:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the command; nothing happens if it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            self._signal(number, [self.pid])
+
+    def end(self, *, is_ctrl_c: bool) -> None:
+        """End the command and wait for it: SIGINT, after 30 s SIGTERM, after 30 s more `kill`.
+
+        Args:
+            is_ctrl_c: Interrupt all that Ctrl-C would, see `interrupt`; else the command alone.
+        """
+        self.interrupt() if is_ctrl_c else self.send(signal.SIGINT)
+        if self._ends_within(_PATIENCE_S):
+            return
+        self.send(signal.SIGTERM)
+        if not self._ends_within(_PATIENCE_S):
+            self.kill()
 
     def kill(self) -> None:
-        """Kill the command and all its descendants."""
+        """Kill the command and all its descendants, and wait for the command: 30 s, it may hang in a driver."""
         self._signal(signal.SIGKILL, self.descendants())
+        self._ends_within(_PATIENCE_S)
+
+    def _ends_within(self, timeout_s: float) -> bool:
+        end = time.monotonic() + timeout_s
+        while self.poll() is None and time.monotonic() < end:
+            time.sleep(_TICK_S)
+        return self.poll() is not None
 
     @staticmethod
     def _signal(number: signal.Signals, pids: Sequence[int]) -> None:

@@ -230,3 +230,26 @@ def test_a_gpu_that_the_command_cannot_see_is_not_measured(launcher: Launcher) -
     capture = read_capture(launcher.folder / "a.qmt")
     assert [device.uuid for device in capture.manifest.devices] == [fake_uuid(1)]
     assert set(capture.kernels.device.tolist()) == {1}
+
+
+def test_a_load_that_fails_unexpectedly_ends_the_server_and_keeps_the_capture(launcher: Launcher) -> None:
+    script = launcher.folder / "trace.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from qmeter_native.capture.launch import LaunchOptions, launch\n"
+        "from qmeter_native.capture.server_load import ServerLoad\n"
+        "from qmeter_native.workload.workload import Workload\n"
+        "def fail(*_, **__):\n"
+        "    raise RuntimeError('a mistake of ours')\n"
+        "ServerLoad.drive = fail\n"
+        "load = ServerLoad('http://localhost:1', Workload(num_requests=1))\n"
+        "server = (sys.executable, '-c', 'import time; time.sleep(100)')\n"
+        "launch(Path('a.qmt'), LaunchOptions(server, load=load))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=launcher.folder, env=launcher.environment, capture_output=True, text=True
+    )
+    assert "RuntimeError: a mistake of ours" in done.stderr
+    assert "KeyboardInterrupt" in done.stderr  # the server was interrupted, as by Ctrl-C
+    launcher.capture()
