@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qmeter_native.attribution.balances import energy_balance, request_balance, time_balance
 from qmeter_native.attribution.coverage import coverage
@@ -20,13 +22,15 @@ from qmeter_native.attribution.shares import Rides, ShareRule
 from qmeter_native.attribution.steps import kernel_steps, step_spans, traced_steps
 from qmeter_native.attribution.totals import totals
 from qmeter_native.attribution.traced_time import traced_time
-from qmeter_native.attribution.usage import KernelNames, device_usage
+from qmeter_native.attribution.usage import DeviceUsage, KernelNames, device_usage
 from qmeter_native.attribution.validity import energy_caveat, found_limits
 from qmeter_native.attribution.work_summary import PlacedWork, work_summary
 from qmeter_native.model.capture import Capture
-from qmeter_native.model.report import AttributionReport, Balance
+from qmeter_native.model.report import AttributionReport, Balance, LatencyParts
 
 __all__ = ["attribute"]
+
+_Array = NDArray[Any]
 
 
 def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> AttributionReport:
@@ -50,9 +54,7 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         device_usage(capture, device, names, spans, step_of_kernel, rides, placed.groups) for device in manifest.devices
     ]
     pool = EnergyPool.of(usages, energy_caveat(manifest.engine))
-    step_j = sum((usage.step_j for usage in usages), np.zeros((rides.num_steps, len(ShareRule))))
-    ride_j = rides.share_j(step_j)
-    ride_ns = sum((rides.share_ns(usage.step_ns) for usage in usages), np.zeros(len(ride_j), np.int64))
+    ride_ns, ride_j = _ridden(rides, usages)
     latencies = request_latencies(capture.requests)
     parts = latency_parts(capture.steps, spans, rides, capture.requests)
     is_of_run = requests_of_run(manifest, spans, rides, capture.requests, ride_ns, ride_j)
@@ -64,11 +66,7 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         name=name,
         devices=manifest.devices,
         engine=manifest.engine,
-        balance=Balance(
-            time=tuple(time_balance(usage, rides) for usage in usages),
-            energy=tuple(energy_balance(usage, names) for usage in usages),
-            requests=request_balance(parts, np.isin(capture.requests.request, rides.requests[is_of_run])),
-        ),
+        balance=_balance(capture, names, usages, rides, parts, is_of_run),
         totals=totals(capture, names, usages, spans, latencies, pool),
         kernels=kernels,
         phases=phase_rows(capture, rides, counted, ride_ns, ride_j, usages, pool),
@@ -81,4 +79,27 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         explanations=explain_requests(capture, spans, rides, times, parts, e2e_s, explained),
         processes=process_rows(capture),
         work=work_summary(capture, names, usages, placed),
+    )
+
+
+def _ridden(rides: Rides, usages: Sequence[DeviceUsage]) -> tuple[_Array, _Array]:
+    """Time, int64, and energy, float64, that each ride used on all devices."""
+    step_j = sum((usage.step_j for usage in usages), np.zeros((rides.num_steps, len(ShareRule))))
+    ride_ns = sum((rides.share_ns(usage.step_ns) for usage in usages), np.zeros(len(rides.step_row), np.int64))
+    return ride_ns, rides.share_j(step_j)
+
+
+def _balance(
+    capture: Capture,
+    names: KernelNames,
+    usages: Sequence[DeviceUsage],
+    rides: Rides,
+    parts: Sequence[LatencyParts | None],
+    is_of_run: _Array,
+) -> Balance:
+    """``is_of_run`` is a mask over ``rides.requests``."""
+    return Balance(
+        time=tuple(time_balance(usage, rides) for usage in usages),
+        energy=tuple(energy_balance(usage, names) for usage in usages),
+        requests=request_balance(parts, np.isin(capture.requests.request, rides.requests[is_of_run])),
     )

@@ -35,8 +35,7 @@ def totals(
     wall_s = ns_to_s(manifest.measure_end_ns - manifest.measure_start_ns)
     in_window = (spans.start_ns >= manifest.measure_start_ns) & (spans.start_ns < manifest.measure_end_ns)
     finished = requests.take(requests.is_finished)
-    finished_output = int(finished.num_output_tokens.sum())
-    finished_prompt = int(finished.num_prompt_tokens.sum())
+    num_prompt, num_output = int(finished.num_prompt_tokens.sum()), int(finished.num_output_tokens.sum())
 
     def per_second(count: int) -> float:
         return count / wall_s if wall_s > 0 else 0.0
@@ -50,8 +49,8 @@ def totals(
         num_steps=int(in_window.sum()),
         num_kernels=sum(int(usage.calls[~names.is_meter].sum()) for usage in usages),
         request_throughput=per_second(len(finished)),
-        output_throughput=per_second(finished_output),
-        total_token_throughput=per_second(finished_prompt + finished_output),
+        output_throughput=per_second(num_output),
+        total_token_throughput=per_second(num_prompt + num_output),
         ttft_s=distribution(latencies.ttft_s[is_inside]),
         tpot_s=distribution(latencies.tpot_s[is_inside]),
         itl_s=distribution(inter_token_latencies(requests, capture.output_tokens)),

@@ -238,9 +238,9 @@ class KernelRow:
     num_configs: int
 
     @property
-    def mean_s(self) -> float:
-        """Mean time of a launch; 0 if there was none."""
-        return self.time_s / self.calls if self.calls else 0.0
+    def mean_s(self) -> float | None:
+        """Mean time of a launch; None if none lies inside the measured window."""
+        return self.time_s / self.calls if self.calls else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -368,3 +368,10 @@ def test_of_a_request_that_no_client_recorded_only_its_shares_are_told() -> None
 def test_a_work_model_without_kernels_says_so() -> None:
     work = replace(reports.work(), rows=(), family_known=None, step_known=None, layer_known=None)
     assert "no kernel ran" in printed(replace(reports.report(), work=work))
+
+
+def test_the_mean_of_no_launch_is_missing() -> None:
+    late = reports.kernel("late_kernel", 0.5, calls=0)
+    table = section(printed(replace(reports.report(), kernels=(late,)), 140), "Kernels by time")
+    assert late.mean_s is None
+    assert "its launch lies outside the measured window" in table

@@ -16,6 +16,7 @@ __all__ = ["kernel_section"]
 
 _BAR_WIDTH: Final = 5
 _MIXED: Final = "a : b = per cent of a kernel's time in prefill : decode"
+_NO_LAUNCH: Final = "its launch lies outside the measured window"
 
 
 def kernel_section(report: AttributionReport, ranking: str, num_kernels: int, width: int) -> Section:
@@ -46,7 +47,7 @@ def _time_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Colum
         _name(rows),
         *_kind(rows),
         _calls(rows),
-        _seconds("mean", [row.mean_s for row in rows], rank=2),
+        _mean(rows, footnotes),
         _seconds("time", [row.time_s for row in rows]),
         Column("share %", [percent(row.time_share) for row in rows]),
         _bars([row.time_share for row in rows], rank=5),
@@ -105,6 +106,12 @@ def _per_cent(share: float) -> str:
 
 def _calls(rows: Sequence[KernelRow]) -> Column:
     return Column("calls", [count(row.calls) for row in rows], 2)
+
+
+def _mean(rows: Sequence[KernelRow], footnotes: Footnotes) -> Column:
+    scale = scale_of([row.mean_s for row in rows], "s")
+    cells = [footnotes.missing(_NO_LAUNCH) if row.mean_s is None else scale.text(row.mean_s) for row in rows]
+    return Column(f"mean {scale.unit}", cells, 2)
 
 
 def _seconds(title: str, values: Sequence[float], rank: int = 0) -> Column:
