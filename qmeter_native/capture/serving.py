@@ -22,11 +22,8 @@ from qmeter_native.workload.workload import Workload
 
 __all__ = [
     "ExternalOptions",
-    "RunPhase",
-    "RunStatus",
     "ServingOptions",
     "ServingResult",
-    "drive",
     "serve",
     "serve_external",
 ]

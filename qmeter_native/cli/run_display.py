@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from qmeter_native.capture.serving import RunPhase, RunStatus
+from qmeter_native.capture.driving import RunPhase, RunStatus
 from qmeter_native.reporters.quantity import quantity
 
 __all__ = ["RunDisplay"]

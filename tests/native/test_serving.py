@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 
 from qmeter_native.attribution.report import attribute
-from qmeter_native.capture.serving import (
-    ExternalOptions,
-    RunPhase,
-    RunStatus,
-    ServingOptions,
-    ServingResult,
-    serve,
-    serve_external,
-)
+from qmeter_native.capture.driving import RunPhase, RunStatus
+from qmeter_native.capture.serving import ExternalOptions, ServingOptions, ServingResult, serve, serve_external
 from qmeter_native.capture.session import SessionOptions
 from qmeter_native.engines.openai_server import OpenAIServer as Address
 from qmeter_native.engines.options import EngineOptions
