@@ -63,8 +63,7 @@ class OpenAIServer:
     api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        if not _is_address(self.base_url):
             raise UsageError(f"{self.base_url!r} is no address of a server", "Give one like http://localhost:8000.")
         object.__setattr__(self, "base_url", self.base_url.rstrip("/").removesuffix("/v1").rstrip("/"))
 
@@ -191,6 +190,17 @@ def message_of(document: Any) -> str:
     while isinstance(document, dict):
         document = next((document[key] for key in ("error", "message", "detail") if key in document), str(document))
     return str(document).strip().partition("\n")[0][:_MAX_MESSAGE] or "no message"
+
+
+def _is_address(url: str) -> bool:
+    """Whether ``url`` is one of HTTP, without user, query or fragment."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # brackets that do not close, or a port that is no number up to 65 535
+        return False
+    is_plain = parts.username is None and not parts.query and not parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and is_plain
 
 
 def _special_ids(folder: Path) -> frozenset[int]:

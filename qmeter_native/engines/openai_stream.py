@@ -87,7 +87,7 @@ class CompletionStream:
         elif choices is None and ("error" in document or document.get("object") == "error"):
             self.error = f"the server failed: {message_of(document)}"
         elif usage:
-            self.total_tokens = usage["completion_tokens"]
+            self.total_tokens = int(usage["completion_tokens"])
 
     def _choice(self, choice: dict[str, Any], usage: dict[str, Any] | None, part: StreamPart) -> None:
         tokens = choice.get("token_ids")

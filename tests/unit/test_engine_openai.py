@@ -206,7 +206,20 @@ def test_a_base_url_may_end_in_v1() -> None:
         assert engine.info.requested["base_url"] == server.base_url
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://", "http://me:secret@localhost"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://me:secret@localhost",
+        "http://[bad",
+        "http://h:abc",
+        "http://h:99999",
+        "http://h:0",
+        "http://h/v1?x=1",
+    ],
+)
 def test_what_is_no_address_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError):
         OpenAIEngine(url)
