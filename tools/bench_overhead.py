@@ -20,93 +20,43 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from qmeter_native.attribution.student_t import t_quantile_975  # noqa: E402
 from qmeter_native.capture.control import CONTROL_FILE, ControlBlock, DutyCycle  # noqa: E402
 from qmeter_native.capture.launch_environment import traced_environment  # noqa: E402
 from qmeter_native.capture.no_tracing import record_no_tracing  # noqa: E402
 from qmeter_native.capture.session import Session, SessionOptions  # noqa: E402
 from qmeter_native.engines.model_shapes import shape_of  # noqa: E402
 from qmeter_native.storage.schema import SPOOL_FOLDER  # noqa: E402
+from tools.overhead_engine import Engine, Load  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 
 MODEL: Final = "llama-3.1-8b"
 DUTY: Final = DutyCycle(0.05, 0.5)
 """A tenth, in periods so short that a run of two seconds sees several; runs begin at a random moment of a period."""
-T_95: Final = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
-"""Two-sided 95 % quantiles of Student's t by degrees of freedom from 1; beyond them the normal one plus 2.5 / n."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One run: ``batch`` requests at once."""
-
-    batch: int
-    input_len: int
-    output_len: int
-
-
-class Engine:
-    """A vLLM engine in a process of its own."""
-
-    def __init__(self, name: str, model: Path, environment: dict[str, str], *switches: str) -> None:
-        requests, self._requests = os.pipe()
-        self._answers, answers = os.pipe()
-        command = f'exec "$0" "$@" 3<&{requests} 4>&{answers}'
-        server = [sys.executable, str(ROOT / "tools" / "overhead_server.py"), "--model", str(model), *switches]
-        self.name = name
-        self.log = Path(tempfile.gettempdir()) / f"qmeter-overhead-{name}.log"
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                ["bash", "-c", command, *server],
-                env=environment,
-                pass_fds=(requests, answers),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        os.close(requests)
-        os.close(answers)
-        self._in = os.fdopen(self._answers)
-        self._out = os.fdopen(self._requests, "w")
-
-    def answer(self) -> dict[str, Any]:
-        """The next answer."""
-        line = self._in.readline()
-        if not line:
-            raise SystemExit(f"engine {self.name} died; the end of its log:\n{self.log.read_text()[-3000:]}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer."""
-        self._out.write(json.dumps(request) + "\n")
-        self._out.flush()
-        return self.answer()
-
-    def run(self, load: Load) -> float:
-        """Serve a load; mean TPOT in seconds."""
-        answer = self.ask(op="run", batch=load.batch, input_len=load.input_len, output_len=load.output_len)
-        return float(answer["tpot_s"])
-
-    def close(self) -> None:
-        """Let the engine end."""
-        try:
-            self._out.write('{"op": "quit"}\n')
-            self._out.flush()
-            self._process.wait(10)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
+OVERHEADS: Final = {
+    "full": "tpot_overhead",
+    "duty10": "duty10_overhead",
+    "energy": "energy_only_overhead",
+    "stopped": "residual_after_stop",
+    "base2": "two_baselines_differ",
+    "torch": "torch_profiler_overhead",
+    "proton": "proton_overhead",
+}
+"""The metric that each mode's overhead is, without its batch size."""
+SETTLE_S: Final = 0.15
+"""After a switch: the library looks every 20 ms, and CUPTI takes a few ms."""
+MIN_CYCLES: Final = 5
+"""Fewer say too little for an interval."""
 
 
 Mode = tuple[str, Engine, Callable[[], None], Callable[[], None]]
@@ -129,9 +79,20 @@ def overhead(mode: Sequence[float], base: Sequence[float]) -> Metric:
     ratios = [one / other - 1 for one, other in zip(mode, base, strict=True)]
     count = len(ratios)
     mean = statistics.fmean(ratios)
-    quantile = T_95[count - 2] if count - 2 < len(T_95) else 1.96 + 2.5 / count
-    half = quantile * statistics.stdev(ratios) / math.sqrt(count)
+    half = t_quantile_975(count - 1) * statistics.stdev(ratios) / math.sqrt(count)
     return Metric(mean, "1", mean - half, mean + half, count)
+
+
+def overheads(modes: Sequence[Mode], load: Load, count: int) -> dict[str, Metric]:
+    """What each mode takes more than ``base``, by the metric's name, and the TPOT of ``base`` itself."""
+    cycles(modes, load, 1)  # warm-up
+    found = cycles(modes, load, count)
+    metrics = {f"base_tpot_b{load.batch}": Metric.of_repeats(found["base"], "s")}
+    for name, tpot_s in found.items():
+        if name != "base":
+            metrics[f"{OVERHEADS[name]}_b{load.batch}"] = overhead(tpot_s, found["base"])
+    print({key: f"{metric.value:.5f} {metric.unit}" for key, metric in metrics.items()}, file=sys.stderr, flush=True)
+    return metrics
 
 
 def write_model(folder: Path) -> Path:
@@ -146,6 +107,46 @@ def nothing() -> None:
     """Before and after a run that needs no switch."""
 
 
+def our_engines(model: Path, capture: Path) -> dict[str, Engine]:
+    """The engines of our modes, ready."""
+    plain = dict(os.environ)
+    engines = {
+        "base": Engine("base", model, plain),
+        "base2": Engine("base2", model, plain),
+        "traced": Engine("traced", model, traced_environment(plain, capture, kernels=True), "--plugin"),
+        "energy": Engine("energy", model, traced_environment(plain, capture, kernels=False), "--plugin"),
+    }
+    for engine in engines.values():
+        engine.answer()
+    return engines
+
+
+def our_modes(engines: Mapping[str, Engine], control: ControlBlock, is_detailed: bool) -> list[Mode]:
+    """Baseline and full tracing; in detail also the others."""
+
+    def on() -> None:
+        control.run()
+        time.sleep(SETTLE_S)
+
+    def off() -> None:
+        control.stop()
+        time.sleep(SETTLE_S)
+
+    def duty() -> None:
+        control.cycle(DUTY)
+        time.sleep(SETTLE_S + random.uniform(0, DUTY.period_s))
+
+    modes: list[Mode] = [("base", engines["base"], nothing, nothing), ("full", engines["traced"], on, off)]
+    if is_detailed:
+        modes += [
+            ("base2", engines["base2"], nothing, nothing),
+            ("energy", engines["energy"], nothing, nothing),
+            ("duty10", engines["traced"], duty, off),
+            ("stopped", engines["traced"], off, nothing),
+        ]
+    return modes
+
+
 def measure_ours(arguments: argparse.Namespace, model: Path, folder: Path) -> dict[str, Metric]:
     """Our modes against ``base``, and how many kernels were recorded and lost meanwhile."""
     path = folder / "overhead.qmt"
@@ -153,53 +154,13 @@ def measure_ours(arguments: argparse.Namespace, model: Path, folder: Path) -> di
     record_no_tracing(session.spool, session.state.start_ns)
     control = ControlBlock(path / SPOOL_FOLDER / CONTROL_FILE)
     random.seed(0)
-    plain = dict(os.environ)
-    traced_env = traced_environment(plain, path, kernels=True)
-    engines = {
-        "base": Engine("base", model, plain),
-        "base2": Engine("base2", model, plain),
-        "traced": Engine("traced", model, traced_env, "--plugin"),
-        "energy": Engine("energy", model, traced_environment(plain, path, kernels=False), "--plugin"),
-    }
-    for engine in engines.values():
-        engine.answer()
-    base, base2, traced, energy = engines.values()
-
-    def switch(action: Callable[[], None]) -> Callable[[], None]:
-        def after_a_while() -> None:
-            action()
-            time.sleep(0.15)  # the library looks every 20 ms, and CUPTI takes a few ms
-
-        return after_a_while
-
-    on, off = switch(control.run), switch(control.stop)
-
-    def duty() -> None:
-        control.cycle(DUTY)
-        time.sleep(0.15 + random.uniform(0, DUTY.period_s))
-
+    engines = our_engines(model, path)
     metrics: dict[str, Metric] = {}
     for batch in arguments.batches:
+        is_detailed = batch == arguments.detailed_batch
         load = Load(batch, arguments.input_len, arguments.output_len)
-        modes: list[Mode] = [("base", base, nothing, nothing), ("full", traced, on, off)]
-        if batch == arguments.detailed_batch:
-            modes += [
-                ("base2", base2, nothing, nothing),
-                ("energy", energy, nothing, nothing),
-                ("duty10", traced, duty, off),
-                ("stopped", traced, off, nothing),
-            ]
-        cycles(modes, load, 1)  # warm-up
-        count = arguments.detailed_cycles if batch == arguments.detailed_batch else arguments.cycles
-        found = cycles(modes, load, count)
-        metrics[f"base_tpot_b{batch}"] = Metric.of_repeats(found["base"], "s")
-        metrics[f"tpot_overhead_b{batch}"] = overhead(found["full"], found["base"])
-        if batch == arguments.detailed_batch:
-            metrics[f"duty10_overhead_b{batch}"] = overhead(found["duty10"], found["base"])
-            metrics[f"energy_only_overhead_b{batch}"] = overhead(found["energy"], found["base"])
-            metrics[f"residual_after_stop_b{batch}"] = overhead(found["stopped"], found["base"])
-            metrics[f"two_baselines_differ_b{batch}"] = overhead(found["base2"], found["base"])
-        print({key: f"{100 * metric.value:.2f} %" for key, metric in metrics.items()}, file=sys.stderr, flush=True)
+        count = arguments.detailed_cycles if is_detailed else arguments.cycles
+        metrics.update(overheads(our_modes(engines, control, is_detailed), load, count))
     for engine in engines.values():
         engine.close()
     capture = session.close()
@@ -216,18 +177,15 @@ def measure_peers(arguments: argparse.Namespace, model: Path, keep: Callable[[di
     peers = [Engine(peer, model, plain, "--profiler", peer) for peer in arguments.peers]
     for engine in (base, *peers):
         engine.answer()
-    batch = arguments.detailed_batch
-    load = Load(batch, arguments.input_len, arguments.output_len)
+    load = Load(arguments.detailed_batch, arguments.input_len, arguments.output_len)
     for peer in peers:
 
         def switch(is_on: bool, engine: Engine = peer) -> Callable[[], None]:
             return lambda: print(engine.name, is_on, engine.ask(op="profile", on=is_on), file=sys.stderr, flush=True)
 
         modes: list[Mode] = [("base", base, nothing, nothing), (peer.name, peer, switch(True), switch(False))]
-        cycles(modes, load, 1)
-        found = cycles(modes, load, arguments.peer_cycles)
-        name = {"torch": "torch_profiler"}.get(peer.name, peer.name)
-        keep({f"{name}_overhead_b{batch}": overhead(found[peer.name], found["base"])})
+        found = overheads(modes, load, arguments.peer_cycles)
+        keep({key: metric for key, metric in found.items() if not key.startswith("base_")})  # ours has that already
     for engine in (base, *peers):
         engine.close()
 
@@ -247,6 +205,8 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=["torch", "proton"])
     parser.add_argument("--merge", action="store_true", help="keep the metrics of an existing result file")
     arguments = parser.parse_args()
+    if min(arguments.cycles, arguments.detailed_cycles, arguments.peer_cycles) < MIN_CYCLES:
+        parser.error(f"an interval needs {MIN_CYCLES} cycles at least")
     folder = Path(tempfile.mkdtemp(prefix="qmeter-overhead-"))
     result = arguments.out / f"{arguments.name}.json"
     metrics: dict[str, Metric] = {}
