@@ -58,8 +58,9 @@ def report(
     asked = [] if wanted is None else [find_request(recorded.requests, wanted)]
     result = attribute(recorded, capture.name, asked)
     if asked and not result.explanations:
-        (row,) = (row for row in result.requests if row.request == asked[0])
-        raise QmeterError(f"request {row.name} cannot be explained: {row.elapsed_reason}", "See `report --requests`.")
+        told = (row.elapsed_reason for row in result.requests if row.request == asked[0])
+        reason = next(told, "it had no part in the measured window")
+        raise QmeterError(f"request {wanted} cannot be explained: {reason}", "See `report --requests`.")
     write_report(
         result,
         is_json=is_json,

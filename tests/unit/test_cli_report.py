@@ -161,3 +161,11 @@ def test_a_request_that_was_cut_off_says_why_it_is_not_explained(
     code, _, err = report(capsys, recorded, "--request", name)
     assert code == 1
     assert f"request {name} cannot be explained: it did not finish" in err
+
+
+def test_a_request_of_the_warm_up_that_was_cut_off_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    builder = CaptureBuilder(1_000).kernel(0, 500).request(5, -500, 0, 0, is_finished=False)
+    write_capture(builder.build(), tmp_path / "run.qmt")
+    code, _, err = report(capsys, tmp_path / "run.qmt", "--request", "r5")
+    assert code == 1
+    assert "request r5 cannot be explained: it had no part in the measured window" in err
