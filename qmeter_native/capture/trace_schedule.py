@@ -27,7 +27,8 @@ class TraceTimes:
     duty: DutyCycle | None = None
 
     def __post_init__(self) -> None:
-        if (self.start_after_s or 0) < 0 or (self.duration_s is not None and self.duration_s <= 0):
+        is_sound = (self.start_after_s or 0) >= 0 and (self.duration_s is None or self.duration_s > 0)  # NaN is neither
+        if not is_sound:
             raise UsageError(
                 "tracing cannot begin before the command or end before it begins", "Give positive seconds."
             )

@@ -87,7 +87,8 @@ def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> 
     from qmeter_native.engines.vllm.command import serve_command, vllm_program
     from qmeter_native.model.manifest import EngineInfo
 
-    vllm_program()  # before a checkpoint of many GB is written for nobody
+    vllm_program()  # this and the arguments before a checkpoint of many GB is written for nobody
+    extra_args = [*_concurrency(settings), *_engine_args(settings)]
     folder, weights_source = _served_model(settings, display)
     length = settings["input_len"] + settings["output_len"]
     requested = {key: settings[key] for key in ("quantization", "dtype", "tensor_parallel", "cuda_graphs")}
@@ -99,7 +100,7 @@ def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> 
         port=settings["port"] or _DEFAULT_PORT,
         tensor_parallel=settings["tensor_parallel"],
         cuda_graphs=settings["cuda_graphs"],
-        extra_args=[*_concurrency(settings), *shlex.split(settings["engine_args"])],
+        extra_args=extra_args,
     )
     command, notes = _with_plugin(plain, settings)
     options = replace(
@@ -167,6 +168,13 @@ def _served_model(settings: dict[str, Any], display: RunDisplay) -> tuple[str | 
 
 def _concurrency(settings: dict[str, Any]) -> list[str]:
     return ["--max-num-seqs", str(settings["concurrency"])] if settings["concurrency"] else []
+
+
+def _engine_args(settings: dict[str, Any]) -> list[str]:
+    try:
+        return shlex.split(settings["engine_args"])
+    except ValueError as error:
+        raise UsageError(f"--engine-args {settings['engine_args']!r}: {error}", "Quote it as for a shell.") from None
 
 
 def _base_url(settings: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from pathlib import Path
@@ -125,7 +126,9 @@ def test_a_duty_cycle_that_is_asked_for_later_wins(block: ControlBlock) -> None:
     assert schedule.duty is None
 
 
-@pytest.mark.parametrize("times", [{"start_after_s": -1.0}, {"duration_s": 0.0}])
+@pytest.mark.parametrize(
+    "times", [{"start_after_s": -1.0}, {"start_after_s": math.nan}, {"duration_s": 0.0}, {"duration_s": math.nan}]
+)
 def test_times_that_make_no_sense_are_refused(times: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         TraceTimes(**times)

@@ -48,6 +48,16 @@ def test_nothing_is_written_for_a_vllm_that_is_not_there(
     assert not list(folder.iterdir())
 
 
+def test_engine_arguments_that_no_shell_takes_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("qmeter_native.engines.vllm.command.find_spec", lambda name: object())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    assert rim.run(cli, ["trace", "--engine", "vllm", "--model", "shape:tiny", "--engine-args", "--a 'b"]) == 2
+    assert "No closing quotation" in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
 def test_a_duty_cycle_is_for_starting(capsys: pytest.CaptureFixture[str]) -> None:
     assert rim.run(cli, ["ctl", "stop", "a.qmt", "--duty", "0.2/2"]) == 2
     assert "--duty does nothing with stop" in capsys.readouterr().err
