@@ -11,7 +11,7 @@ from qmeter_native.work.role import Role
 
 __all__ = ["Scheme", "WeightLayout", "read_scheme"]
 
-_DTYPE_BITS: Final = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16, "auto": 16}
+_DTYPE_BITS: Final = {"float32": 32, "float": 32, "bfloat16": 16, "float16": 16, "half": 16}
 _FP8_PER_CHANNEL: Final = ("fbgemm_fp8", "fp8_per_channel", "ptpc_fp8")
 _FP8: Final = ("fp8", "fp8_per_tensor", "fp8_per_block", "modelopt", "modelopt_fp8", *_FP8_PER_CHANNEL)
 
@@ -87,12 +87,14 @@ def read_scheme(
         method: Quantization as the engine calls it (``gptq``, ``fp8`` …); None = unquantized, if ``config`` is empty
             too. What ``config`` calls ``quant_method`` counts where both are given.
         config: ``quantization_config`` of the model's ``config.json``. Layouts: docs/work-model.md.
-        dtype: Compute type, such as ``bfloat16`` or ``torch.float16``.
+        dtype: Compute type, such as ``bfloat16`` or ``torch.float16``; None and ``auto`` tell nothing.
         kv_cache_dtype: The engine's name; ``auto`` and None are the compute type.
     """
     fields = config or {}
     name = str(fields.get("quant_method") or method or "").lower().removesuffix("_marlin").removeprefix("auto_")
-    compute = _DTYPE_BITS.get(str(dtype or "auto").removeprefix("torch."))
+    if dtype in (None, "auto"):
+        return None, "the engine did not say its compute type"
+    compute = _DTYPE_BITS.get(str(dtype).removeprefix("torch."))
     if compute is None:
         return None, f"the compute type {dtype} is not one that the work model knows"
     found = _weights(name, fields, compute)
@@ -189,7 +191,9 @@ def _compressed_tensors(fields: Mapping[str, Any], compute: int) -> _Found | Non
 
 def _kv_bits(name: str | None, compute: int) -> int | None:
     """By vLLM's names: those that begin with fp8 or int8 have 8 bits, int4 and nvfp4 have 4; scales are left out."""
-    if name is None or name in _DTYPE_BITS:
-        return compute if name in (None, "auto") else _DTYPE_BITS[str(name)]
+    if name is None or name == "auto":
+        return compute
+    if name in _DTYPE_BITS:
+        return _DTYPE_BITS[name]
     prefixes = {"fp8": 8, "int8": 8, "int4": 4, "nvfp4": 4}
     return next((bits for prefix, bits in prefixes.items() if name.startswith(prefix)), None)

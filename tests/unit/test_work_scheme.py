@@ -112,9 +112,11 @@ def test_the_cache_has_the_engines_format(name: str | None, bits: int | None) ->
         ("torchao", {}, "bfloat16"),
         (None, {"quant_method": "compressed-tensors", "config_groups": {}}, "bfloat16"),
         (None, None, "float64"),
+        (None, None, None),
+        (None, None, "auto"),
     ],
 )
-def test_an_unknown_format_has_a_reason(method: str | None, config: dict[str, Any] | None, dtype: str) -> None:
+def test_an_unknown_format_has_a_reason(method: str | None, config: dict[str, Any] | None, dtype: str | None) -> None:
     scheme, reason = read_scheme(method, config, dtype)
     assert scheme is None
     assert reason
