@@ -65,4 +65,5 @@ def shape_checkpoint(
             seed=seed,
             progress=progress,
         )
+        torch.cuda.empty_cache()  # gigabytes of cached blocks, which the server is about to ask for
     return folder
