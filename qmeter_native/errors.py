@@ -56,6 +56,9 @@ class QmeterError(Exception):
         self.what = what
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[QmeterError], tuple[str, str | None]]:
+        return type(self), (self.what, self.hint)  # between processes, with its hint
+
     def __str__(self) -> str:
         return self.what if self.hint is None else f"{self.what}\n{self.hint}"
 

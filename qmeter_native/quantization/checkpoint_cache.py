@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qmeter_native.engines.model_source import resolve_model
 from qmeter_native.errors import UsageError
+from qmeter_native.quantization.checkpoint_process import write_in_a_process
 from qmeter_native.quantization.checkpoint_writer import WEIGHTS_FILE, write_checkpoint
 from qmeter_native.quantization.weight_format import weight_format
 
@@ -56,14 +57,15 @@ def shape_checkpoint(
     name = model.removeprefix("shape:").lower()
     folder = cache_folder() / "checkpoints" / f"{name}-{weights.name}-{number_format}-seed{seed}"
     if not (folder / WEIGHTS_FILE).is_file():
-        write_checkpoint(
+        on_gpu = torch.cuda.is_available()
+        write = write_in_a_process if on_gpu else write_checkpoint
+        write(
             folder,
             source.config,
             weights,
             dtype=getattr(torch, number_format),
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device="cuda" if on_gpu else "cpu",
             seed=seed,
             progress=progress,
         )
-        torch.cuda.empty_cache()  # gigabytes of cached blocks, which the server is about to ask for
     return folder

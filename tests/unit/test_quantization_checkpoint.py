@@ -8,6 +8,7 @@ import pytest
 from qmeter_native.engines.model_source import resolve_model
 from qmeter_native.errors import CaptureError, ModelNotFoundError, UsageError
 from qmeter_native.quantization.checkpoint_cache import cache_folder, shape_checkpoint
+from qmeter_native.quantization.checkpoint_process import write_in_a_process
 from qmeter_native.quantization.checkpoint_writer import write_checkpoint
 from qmeter_native.quantization.weight_format import Fp8, Gptq, format_names, weight_format
 
@@ -99,6 +100,20 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
         write_checkpoint(tmp_path / name, config, Gptq(), dtype=torch.float16, seed=3)
     one, other = _all_tensors(tmp_path / "a"), _all_tensors(tmp_path / "b")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_of_another_process_is_the_same_and_its_errors_are_raised_here(tmp_path: Path):
+    config = resolve_model("shape:tiny").config
+    options = {"dtype": torch.float16, "device": "cpu", "seed": 3}
+    seen: list[tuple[int, int]] = []
+    write_in_a_process(tmp_path / "a", config, Gptq(), progress=lambda *each: seen.append(each), **options)
+    write_checkpoint(tmp_path / "b", config, Gptq(), **options)
+    one, other = _all_tensors(tmp_path / "a"), _all_tensors(tmp_path / "b")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert seen[-1][0] == seen[-1][1]
+    with pytest.raises(CaptureError, match="exists already") as caught:
+        write_in_a_process(tmp_path / "a", config, Gptq(), progress=lambda *_: None, **options)
+    assert caught.value.hint == "Choose another folder, or remove it first."
 
 
 def test_a_second_call_takes_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
