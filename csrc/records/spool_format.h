@@ -4,8 +4,8 @@
 // The writer holds an exclusive flock() on the file as long as it is open: a spool without one is over.
 //
 // The first block is kIdentity: JSON {"format": "qmeter-spool", "version": 1, "host": …, "boot_id": …, "pid":
-// …, …}. The second is a kStats block of 4 KiB held in reserve, all that is ever overwritten: once a write has
-// failed it becomes the statistics called "spool", which say why.
+// …, …}. The second is a kStats block of 4 KiB held in reserve, all that is ever overwritten: once a write
+// has failed it becomes the statistics called "spool", which say why.
 //
 // A string or class is always written in an earlier block than the records that name it. String id 0 is "".
 #pragma once
