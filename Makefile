@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.h)
-SIDE_SOURCES := $(wildcard tests/fakes/*.cpp tests/native/sanitize/*.cpp tools/cupti_probe/*)
+SIDE_SOURCES := $(wildcard tests/fakes/*.cpp tests/native/sanitize/*.cpp tests/native/sanitize/*.h tools/cupti_probe/*)
 DEMO := build/demo.qmt
 H200 := tests/data/h200-vllm-gptq.qmt
 

@@ -7,14 +7,13 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "base/clock.h"
 #include "fake_nvml.h"
+#include "require.h"
 
 namespace {
 
@@ -24,12 +23,6 @@ std::string nvml_path;
 std::filesystem::path work_dir;
 decltype(fake_nvml_reset)* reset = nullptr;
 decltype(fake_nvml_set)* set = nullptr;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "energy_sampler: not so: %s\n", what);
-  std::exit(1);
-}
 
 void sleep_ms(int duration) { std::this_thread::sleep_for(std::chrono::milliseconds(duration)); }
 

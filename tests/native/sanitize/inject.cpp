@@ -1,19 +1,18 @@
 // Injections that come, go and are switched while kernels keep coming, on a fake libcupti, for the sanitizers
 // to watch. Usage: inject FAKE_CUPTI WORK_DIR
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
 
-#include "fake_cupti.h"
 #include "inject/injection.h"
+#include "loaded_fake_cupti.h"
+#include "require.h"
 
 namespace {
 
@@ -21,16 +20,6 @@ using namespace qmeter;
 using namespace std::chrono_literals;
 
 std::filesystem::path work_dir;
-decltype(fake_cupti_reset)* reset = nullptr;
-decltype(fake_cupti_set)* set = nullptr;
-decltype(fake_cupti_get)* get = nullptr;
-decltype(fake_cupti_storm)* storm = nullptr;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "inject: not so: %s\n", what);
-  std::exit(1);
-}
 
 InjectionOptions fresh_options() {
   InjectionOptions options = InjectionOptions::from_environment();
@@ -143,12 +132,7 @@ int main(int argc, char** argv) {
   require(argc == 3, "two arguments: the fake and a folder to work in");
   setenv("QMETER_CUPTI_PATH", argv[1], 1);
   work_dir = argv[2];
-  void* fake = dlopen(argv[1], RTLD_NOW);
-  require(fake != nullptr, "the fake loads");
-  reset = reinterpret_cast<decltype(reset)>(dlsym(fake, "fake_cupti_reset"));
-  set = reinterpret_cast<decltype(set)>(dlsym(fake, "fake_cupti_set"));
-  get = reinterpret_cast<decltype(get)>(dlsym(fake, "fake_cupti_get"));
-  storm = reinterpret_cast<decltype(storm)>(dlsym(fake, "fake_cupti_storm"));
+  load_fake_cupti(argv[1]);
 
   switch_modes();
   come_and_go();

@@ -2,16 +2,13 @@
 // kernel_tracer FAKE_CUPTI WORK_DIR
 #include "collect/kernel_tracer.h"
 
-#include <dlfcn.h>
-
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
 #include "base/error.h"
-#include "fake_cupti.h"
+#include "loaded_fake_cupti.h"
+#include "require.h"
 
 namespace {
 
@@ -19,19 +16,9 @@ using namespace qmeter;
 
 std::string cupti_path;
 std::filesystem::path work_dir;
-decltype(fake_cupti_reset)* reset = nullptr;
-decltype(fake_cupti_set)* set = nullptr;
-decltype(fake_cupti_get)* get = nullptr;
-decltype(fake_cupti_storm)* storm = nullptr;
 
 constexpr uint32_t kNumThreads = 8;
 constexpr uint64_t kNumKernels = 2000;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "kernel_tracer: not so: %s\n", what);
-  std::exit(1);
-}
 
 FakeActivity kernel() {
   FakeActivity activity{};
@@ -113,12 +100,7 @@ int main(int argc, char** argv) {
   require(argc == 3, "two arguments: the fake and a folder to work in");
   cupti_path = argv[1];
   work_dir = argv[2];
-  void* fake = dlopen(argv[1], RTLD_NOW);
-  require(fake != nullptr, "the fake loads");
-  reset = reinterpret_cast<decltype(reset)>(dlsym(fake, "fake_cupti_reset"));
-  set = reinterpret_cast<decltype(set)>(dlsym(fake, "fake_cupti_set"));
-  get = reinterpret_cast<decltype(get)>(dlsym(fake, "fake_cupti_get"));
-  storm = reinterpret_cast<decltype(storm)>(dlsym(fake, "fake_cupti_storm"));
+  load_fake_cupti(argv[1]);
 
   run_storm(small_buffers());
   KernelTracerOptions tight = small_buffers();

@@ -3,12 +3,12 @@
 
 #include <sys/resource.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "require.h"
 
 namespace {
 
@@ -17,12 +17,6 @@ using namespace qmeter;
 constexpr int kNumThreads = 4;
 constexpr int kNumAppends = 300;
 constexpr size_t kBatch = 50;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "spool: not so: %s\n", what);
-  std::exit(1);
-}
 
 std::string fresh(const std::filesystem::path& work_dir, const char* name) {
   const auto path = work_dir / name;
