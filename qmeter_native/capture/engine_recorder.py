@@ -14,22 +14,19 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qmeter_native.capture.identity import Identity
+from qmeter_native.capture.launch_environment import INJECTION, SPOOL_DIR
 from qmeter_native.capture.lazy_marker import LazyMarker
 from qmeter_native.capture.native import load_native
 from qmeter_native.model.manifest import EngineInfo, Validity
 from qmeter_native.storage.spool_records import RECORD_DTYPES, RecordKind
 
-__all__ = ["INJECTION", "SPOOL_DIR", "EngineRecorder", "EngineRequest", "engine_recorder", "has_recorder"]
-
-SPOOL_DIR: Final = "QMETER_SPOOL_DIR"
-INJECTION: Final = "CUDA_INJECTION64_PATH"
-"""Set where kernels are traced; elsewhere markers would be launched for nobody."""
+__all__ = ["EngineRecorder", "EngineRequest", "engine_recorder", "has_recorder"]
 
 _T = TypeVar("_T")
 
@@ -238,7 +235,8 @@ def _open(rank: int | None, first_step: int) -> EngineRecorder | None:
         str(_free_path(Path(folder), identity.stem)),
         identity=json.dumps({**identity.to_dict(), "role": "engine"}),
     )
-    recorder = EngineRecorder(spool, LazyMarker(native) if os.environ.get(INJECTION) else None, first_step)
+    marker = LazyMarker(native) if os.environ.get(INJECTION) else None  # else it would be launched for nobody
+    recorder = EngineRecorder(spool, marker, first_step)
     # multiprocessing's children end by os._exit(), which runs its finalizers and no atexit function
     Finalize(None, recorder.close, exitpriority=0)
     return recorder

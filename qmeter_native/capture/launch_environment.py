@@ -13,9 +13,14 @@ from qmeter_native.capture.inject_library import inject_library
 from qmeter_native.errors import DeviceError
 from qmeter_native.storage.schema import SPOOL_FOLDER
 
-__all__ = ["check_no_profiler", "traced_environment"]
+__all__ = ["INJECTION", "SPOOL_DIR", "check_no_profiler", "traced_environment"]
 
-_INJECTION: Final = "CUDA_INJECTION64_PATH"
+SPOOL_DIR: Final = "QMETER_SPOOL_DIR"
+"""Where the processes of the command leave their spools."""
+
+INJECTION: Final = "CUDA_INJECTION64_PATH"
+"""What the CUDA driver loads into each process; set where kernels are traced."""
+
 _NSIGHT_VARIABLES: Final = ("NSYS_PROFILING_SESSION_ID", "QUADD_INJECTION_PROXY", "NV_TPS_LAUNCH_UUID")
 """Set in programs that Nsight Systems or Nsight Compute launch."""
 
@@ -26,10 +31,10 @@ def check_no_profiler(environment: Mapping[str, str]) -> None:
     Raises:
         DeviceError: Naming it.
     """
-    other = environment.get(_INJECTION)
+    other = environment.get(INJECTION)
     hint = "Run without the other profiler, or trace energy alone with --no-kernels."
     if other:
-        raise DeviceError(f"another profiler is attached: {_INJECTION} is {other}", hint)
+        raise DeviceError(f"another profiler is attached: {INJECTION} is {other}", hint)
     for name in _NSIGHT_VARIABLES:
         if environment.get(name):
             raise DeviceError(f"another profiler is attached: Nsight set {name}", hint)
@@ -51,11 +56,11 @@ def traced_environment(
         NativeError: The injected library was not built.
     """
     spools = path.absolute() / SPOOL_FOLDER
-    variables = {"QMETER_SPOOL_DIR": str(spools)}
+    variables = {SPOOL_DIR: str(spools)}
     if kernels:
         check_no_profiler(environment)
         variables |= {
-            _INJECTION: str(inject_library()),
+            INJECTION: str(inject_library()),
             "QMETER_CONTROL": str(spools / CONTROL_FILE),
             "QMETER_CUPTI_DIRS": os.pathsep.join(cupti_search_dirs()),
         }

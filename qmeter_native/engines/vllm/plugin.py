@@ -11,7 +11,8 @@ import sys
 from contextlib import suppress
 from multiprocessing.util import Finalize, register_after_fork
 
-from qmeter_native.capture.engine_recorder import SPOOL_DIR, engine_recorder, has_recorder
+from qmeter_native.capture.engine_recorder import engine_recorder, has_recorder
+from qmeter_native.capture.launch_environment import SPOOL_DIR
 from qmeter_native.engines.vllm.command import SCHEDULER_CLS, WORKER_CLS
 
 __all__ = ["register"]
