@@ -27,7 +27,7 @@ from qmeter_native.capture.trace_schedule import TraceSchedule, TraceTimes
 from qmeter_native.errors import QmeterError, UsageError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import EngineInfo
-from qmeter_native.storage.schema import SPOOL_FOLDER, SPOOL_SUFFIX
+from qmeter_native.storage.schema import SPOOL_FOLDER
 
 __all__ = ["LOG_FILE", "LaunchOptions", "LaunchResult", "launch"]
 
@@ -276,7 +276,7 @@ class _Launch:
         if not is_over:
             left = ", ".join(map(str, tree.descendants()))
             session.warn("outlived", f"Processes outlived the command and were left alone, no longer traced: {left}.")
-        if self._options.session.kernels and not any(self._spools.glob(f"*-cuda*{SPOOL_SUFFIX}")):
+        if self._options.session.kernels and not self._progress.update().num_traced:
             session.warn(
                 "no_cuda", "No process of the command initialised CUDA: there are no kernels, and the energy is idle."
             )

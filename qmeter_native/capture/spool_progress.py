@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from qmeter_native.storage.schema import SPOOL_SUFFIX
 from qmeter_native.storage.spool_records import BLOCK_HEADER, BLOCK_MAGIC, RecordKind
 
 __all__ = ["SpoolCounts", "SpoolProgress"]
+
+_OF_CUDA: Final = re.compile(rf"-\d+-cuda\d+{re.escape(SPOOL_SUFFIX)}$")
+"""``<host>-<pid>-cuda<N>.qms``, as the injected library names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class SpoolProgress:
                 except OSError:  # it was removed meanwhile
                     continue
             return SpoolCounts(
-                num_traced=sum("-cuda" in path.name for path in self._positions),
+                num_traced=sum(_OF_CUDA.search(path.name) is not None for path in self._positions),
                 num_kernels=sum(position.num_kernels for position in self._positions.values()),
                 num_bytes=num_bytes,
             )
