@@ -51,7 +51,8 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
     counted = traced_steps(capture, spans, traced)
     placed = PlacedWork.of(capture, step_of_kernel, counted)
     usages = [
-        device_usage(capture, device, names, spans, step_of_kernel, rides, placed.groups) for device in manifest.devices
+        device_usage(capture, device, names, spans, step_of_kernel, rides, placed.groups, traced[device.index])
+        for device in manifest.devices
     ]
     pool = EnergyPool.of(usages, energy_caveat(manifest.engine))
     ride_ns, ride_j = _ridden(rides, usages)

@@ -15,7 +15,7 @@ from qmeter_native.attribution.intervals import Intervals
 from qmeter_native.attribution.shares import RULE_OF_FAMILY, Rides, ShareRule
 from qmeter_native.attribution.steps import StepSpans
 from qmeter_native.attribution.timeline import BusyTime, SharedTime, share_time
-from qmeter_native.attribution.traced_time import Pieces, traced_time
+from qmeter_native.attribution.traced_time import Pieces
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo
 from qmeter_native.model.op_family import OpFamily
@@ -142,13 +142,17 @@ def device_usage(
     step_of_kernel: _Array,
     rides: Rides,
     groups: KernelGroups,
+    traced: Intervals,
 ) -> DeviceUsage:
-    """Share a device's time and energy among what ran on it. ``step_of_kernel`` is that of `kernel_steps`."""
+    """Share a device's time and energy among what ran on it.
+
+    ``step_of_kernel`` is that of `kernel_steps`, ``traced`` that of `traced_time`.
+    """
     kernels = capture.kernels
     is_here = kernels.device == device.index
     here = slice(None) if is_here.all() else np.flatnonzero(is_here)
     start_ns, end_ns = kernels.start_ns[here], kernels.end_ns[here]
-    windows, traced = energy_windows(capture, device), traced_time(capture, device.index)
+    windows = energy_windows(capture, device)
     pieces = Pieces.of(windows.cuts_ns, traced)
     steps = spans.on_device(capture, device.index).intersect(traced)
     busy_by_piece, busy_in_steps_ns, window_busy_ns = _busy_times(start_ns, end_ns, pieces, steps, traced)

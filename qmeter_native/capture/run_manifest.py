@@ -32,6 +32,7 @@ def run_manifest(
     """
     state = run.state
     end_ns = state.end_ns or _last_stamp(tables, kernels, state.start_ns)
+    tracer, sampler = merged_stats(run.spools, "kernel_tracer"), merged_stats(run.spools, "energy_sampler")
     plugins = [spool.stats["engine"] for spool in run.spools if "engine" in spool.stats]
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -44,11 +45,11 @@ def run_manifest(
         processes=run.processes.infos,
         engine=merge_engine(state.engine, plugins),
         workload=state.workload,
-        loss=_loss(run, kernels),
+        loss=_loss(run, kernels, tracer, sampler),
         validity=validity,
-        overhead=_overhead(run),
-        tracer=_tracer(run),
-        sampler=merged_stats(run.spools, "energy_sampler"),
+        overhead=_overhead(tracer, sampler),
+        tracer={**_injection(run), **state.tracer, **tracer},
+        sampler=sampler,
         software=state.software,
     )
 
@@ -60,8 +61,9 @@ def _last_stamp(tables: dict[str, Any], kernels: Sequence[KernelMerge], start_ns
     return max([start_ns, *stamps, *(merge.last_end_ns for merge in kernels)])
 
 
-def _loss(run: TracedRun, kernels: Sequence[KernelMerge]) -> LossReport:
-    tracer, sampler = merged_stats(run.spools, "kernel_tracer"), merged_stats(run.spools, "energy_sampler")
+def _loss(
+    run: TracedRun, kernels: Sequence[KernelMerge], tracer: dict[str, Any], sampler: dict[str, Any]
+) -> LossReport:
     return LossReport(
         dropped_records=tracer.get("dropped_records") or 0,
         zero_timestamps=tracer.get("zero_timestamps") or 0,
@@ -74,15 +76,13 @@ def _loss(run: TracedRun, kernels: Sequence[KernelMerge]) -> LossReport:
     )
 
 
-def _tracer(run: TracedRun) -> dict[str, Any]:
+def _injection(run: TracedRun) -> dict[str, Any]:
     injected = merged_stats(run.spools, "inject")
-    about = {key: injected[key] for key in _INJECTION if injected.get(key) is not None}
-    return {**about, **run.state.tracer, **merged_stats(run.spools, "kernel_tracer")}
+    return {key: injected[key] for key in _INJECTION if injected.get(key) is not None}
 
 
-def _overhead(run: TracedRun) -> dict[str, Any]:
+def _overhead(tracer: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
     """CPU seconds of the meter's own threads, by collector."""
-    tracer, sampler = merged_stats(run.spools, "kernel_tracer"), merged_stats(run.spools, "energy_sampler")
     figures = {
         "sampler_cpu_ns": sampler.get("cpu_ns"),
         "sampler_blocked_ns": sampler.get("blocked_ns"),
