@@ -28,7 +28,7 @@ demo: $(STAMP)  ## trace the embedded model on this machine and print its report
 	@echo; echo "vLLM, recorded on an NVIDIA H200:"
 	$(BIN)/qmeter-native report $(H200)
 
-test: $(STAMP)  ## run the test suite (about two minutes on 2 cores)
+test: $(STAMP)  ## run the test suite (about three minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu'
 
 test-slow: $(STAMP)  ## run the long lane too: long tests, sanitizers, ABI check
