@@ -169,3 +169,67 @@ def probe_nvml(path: str | None = None) -> dict[str, Any]:
 
 def clock_pair() -> tuple[int, int]:
     """CLOCK_REALTIME and CLOCK_MONOTONIC, read together, in nanoseconds."""
+
+def pm_chips(search_dirs: Sequence[str] = ()) -> list[str]:
+    """Chips whose metrics CUPTI knows, such as ``GH100``; needs no GPU. Raises NativeFault."""
+
+def check_metrics(chip: str, metrics: Sequence[str], search_dirs: Sequence[str] = ()) -> dict[str, Any]:
+    """Whether ``metrics`` of a chip can be PM-sampled together; needs no GPU: ``{passes, config_bytes, unknown:
+    [name]}``; ``passes`` is None where some are unknown. Raises NativeFault."""
+
+class PmSampler:
+    """PM sampling of one GPU into a spool. Constructed = enabled, which alone raises the GPU's power, and not started.
+
+    Samples become kCounter records, and each session one kCounterWindow record when it is closed.
+    """
+
+    def __init__(
+        self,
+        spool: Spool | None,
+        *,
+        device: int,
+        uuid: str,
+        metrics: Sequence[tuple[int, str, float]],
+        interval_ns: int = 50_000,
+        hardware_buffer_bytes: int = 536870912,
+        image_samples: int = 4096,
+        decode_budget: float = 1.0,
+        max_samples: int = 0,
+        cupti_path: str | None = None,
+        cuda_path: str | None = None,
+        search_dirs: Sequence[str] = (),
+    ) -> None:
+        """Set up a session.
+
+        Args:
+            spool: Where samples go; None to count them only.
+            device: ``DeviceInfo.index``, stored in the records.
+            uuid: NVML's UUID of the GPU; found among CUDA's devices in this process.
+            metrics: (CounterQuantity, metric name, factor by which its value is multiplied).
+            interval_ns: Between samples, from 1000. With a SYSCLK trigger (GA100) it is turned into cycles.
+            hardware_buffer_bytes: On the GPU's side; what does not fit between two decodes is lost and counted.
+            image_samples: Samples that one counter data image holds.
+            decode_budget: Most CPU seconds a second of sampling that decoding during sampling may take; what is left
+                is decoded after `stop`.
+            max_samples: Stop by itself after so many; 0 for no limit.
+
+        Raises NativeFault: ``not_found``, ``unsupported`` (chip, version, metrics that need more than one pass, which
+        it names), ``forbidden`` (counters need a permission: says which), ``taken`` (another session), ``invalid``.
+        """
+
+    def info(self) -> dict[str, Any]:
+        """``chip, trigger ("gpu_time" or "sysclk"), interval_ns, interval_cycles | None, num_metrics, config_bytes,
+        image_bytes, num_sms, path, version, setup_ns``."""
+
+    def start(self) -> None:
+        """Begin sampling. Idempotent. Raises NativeFault."""
+
+    def stop(self) -> None:
+        """End sampling, decode what is left. The session stays enabled. Idempotent."""
+
+    def stats(self) -> dict[str, Any]:
+        """``samples, dropped_first, overflows, decode_failures, evaluate_failures, lost_samples, decode_ns (CPU),
+        evaluate_ns (CPU), start_ns, stop_ns, error``."""
+
+    def close(self) -> None:
+        """Stop, decode, disable, write the counter window. Idempotent; never raises."""

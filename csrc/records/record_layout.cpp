@@ -8,7 +8,8 @@ namespace {
 
 template <typename Field>
 constexpr const char* numpy_format() {
-  static_assert(std::is_integral_v<Field>);
+  static_assert(std::is_integral_v<Field> || std::is_same_v<Field, double>);
+  if (std::is_same_v<Field, double>) return "<f8";
   constexpr const char* kSigned[] = {"", "<i1", "<i2", "", "<i4", "", "", "", "<i8"};
   constexpr const char* kUnsigned[] = {"", "<u1", "<u2", "", "<u4", "", "", "", "<u8"};
   return std::is_signed_v<Field> ? kSigned[sizeof(Field)] : kUnsigned[sizeof(Field)];
@@ -112,6 +113,24 @@ const std::vector<RecordLayout>& record_layouts() {
        RecordKind::kPreemption,
        sizeof(PreemptionRecord),
        {QMETER_FIELD(PreemptionRecord, request), QMETER_FIELD(PreemptionRecord, time_ns)}},
+      {"counter",
+       RecordKind::kCounter,
+       sizeof(CounterRecord),
+       {QMETER_FIELD(CounterRecord, device), QMETER_FIELD(CounterRecord, quantity),
+        QMETER_FIELD(CounterRecord, start_ns), QMETER_FIELD(CounterRecord, end_ns),
+        QMETER_FIELD(CounterRecord, value)}},
+      {"counter_window",
+       RecordKind::kCounterWindow,
+       sizeof(CounterWindowRecord),
+       {QMETER_FIELD(CounterWindowRecord, device), QMETER_FIELD(CounterWindowRecord, enable_ns),
+        QMETER_FIELD(CounterWindowRecord, start_ns), QMETER_FIELD(CounterWindowRecord, stop_ns),
+        QMETER_FIELD(CounterWindowRecord, disable_ns), QMETER_FIELD(CounterWindowRecord, interval_ns),
+        QMETER_FIELD(CounterWindowRecord, num_samples), QMETER_FIELD(CounterWindowRecord, num_lost)}},
+      {"throttle",
+       RecordKind::kThrottle,
+       sizeof(ThrottleRecord),
+       {QMETER_FIELD(ThrottleRecord, device), QMETER_FIELD(ThrottleRecord, time_ns),
+        QMETER_FIELD(ThrottleRecord, power_ns), QMETER_FIELD(ThrottleRecord, thermal_ns)}},
   };
   return layouts;
 }

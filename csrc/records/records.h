@@ -26,6 +26,9 @@ enum class RecordKind : uint16_t {
   kRequestId = 16,      // RequestIdRecord
   kEngineRequest = 17,  // EngineRequestRecord
   kPreemption = 18,     // PreemptionRecord
+  kCounter = 19,        // CounterRecord
+  kCounterWindow = 20,  // CounterWindowRecord
+  kThrottle = 21,       // ThrottleRecord
 };
 
 enum class ActivityKind : uint8_t { kKernel = 0, kMemcpy = 1, kMemset = 2, kOperator = 3 };
@@ -168,6 +171,32 @@ struct PreemptionRecord {
   int64_t time_ns;
 };
 
+struct CounterRecord {
+  int16_t device;
+  uint8_t quantity;  // CounterQuantity of qmeter_native/model/counter_quantity.py
+  int64_t start_ns;
+  int64_t end_ns;
+  double value;
+};
+
+struct CounterWindowRecord {
+  int16_t device;
+  int64_t enable_ns;
+  int64_t start_ns;
+  int64_t stop_ns;
+  int64_t disable_ns;
+  int64_t interval_ns;
+  int64_t num_samples;
+  int64_t num_lost;
+};
+
+struct ThrottleRecord {
+  int16_t device;
+  int64_t time_ns;
+  int64_t power_ns;    // -1: not readable
+  int64_t thermal_ns;  // -1: not readable
+};
+
 #pragma pack(pop)
 
 static_assert(sizeof(ClassRecord) == 45 && sizeof(KernelRecord) == 50 && sizeof(RangeRecord) == 26);
@@ -176,5 +205,7 @@ static_assert(sizeof(OutputTokenRecord) == 16 && sizeof(EnergyRecord) == 27 && s
 static_assert(sizeof(ClockRecord) == 28 && sizeof(ClockPairRecord) == 16);
 static_assert(sizeof(TraceWindowRecord) == 16 && sizeof(RequestIdRecord) == 8);
 static_assert(sizeof(EngineRequestRecord) == 53 && sizeof(PreemptionRecord) == 12);
+static_assert(sizeof(CounterRecord) == 27 && sizeof(CounterWindowRecord) == 58 &&
+              sizeof(ThrottleRecord) == 26);
 
 }  // namespace qmeter

@@ -8,6 +8,8 @@ from qmeter_native.model.manifest import Manifest
 from qmeter_native.model.tables import (
     ClockPairTable,
     ClockTable,
+    CounterTable,
+    CounterWindowTable,
     EnergyTable,
     EngineRequestTable,
     KernelClassTable,
@@ -19,6 +21,7 @@ from qmeter_native.model.tables import (
     RequestTable,
     StepRequestTable,
     StepTable,
+    ThrottleTable,
     TraceWindowTable,
 )
 
@@ -47,3 +50,6 @@ class Capture:
     trace_windows: TraceWindowTable = field(default_factory=TraceWindowTable.empty)
     engine_requests: EngineRequestTable = field(default_factory=EngineRequestTable.empty)
     preemptions: PreemptionTable = field(default_factory=PreemptionTable.empty)
+    counters: CounterTable = field(default_factory=CounterTable.empty)
+    counter_windows: CounterWindowTable = field(default_factory=CounterWindowTable.empty)
+    throttles: ThrottleTable = field(default_factory=ThrottleTable.empty)

@@ -153,6 +153,8 @@ class Manifest:
             ``decode_ns``), waiting in vendor calls (``sampler_blocked_ns``), CUPTI's callbacks (``callback_ns``).
         tracer: CUPTI's path and version, kinds traced; the profiler on a CPU.
         sampler: Rates, per-call costs, jitter and missed samples of the energy sampler.
+        counters: How PM sampling went, by device index as text: metrics by quantity, interval, chip, samples, losses
+            and costs; ``absent_reason`` where there is none.
         software: Versions of what ran: python, torch, transformers, driver …
     """
 
@@ -171,4 +173,5 @@ class Manifest:
     overhead: dict[str, Any] = field(default_factory=dict)
     tracer: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, Any] = field(default_factory=dict)
     software: dict[str, Any] = field(default_factory=dict)

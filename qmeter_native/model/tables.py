@@ -15,6 +15,8 @@ from qmeter_native.model.table import Table, column
 __all__ = [
     "ClockPairTable",
     "ClockTable",
+    "CounterTable",
+    "CounterWindowTable",
     "EnergyTable",
     "EngineRequestTable",
     "KernelClassTable",
@@ -27,6 +29,7 @@ __all__ = [
     "RequestTable",
     "StepRequestTable",
     "StepTable",
+    "ThrottleTable",
     "TraceWindowTable",
 ]
 
@@ -257,6 +260,50 @@ class PreemptionTable(Table):
     time_ns: _Array = column("i8", "the step that it was dropped from was scheduled")
 
 
+@dataclass(frozen=True, slots=True)
+class CounterTable(Table):
+    """One row per hardware counter and PM sample, in order of ``end_ns`` within a device and quantity."""
+
+    NAME: ClassVar[str] = "counters"
+
+    device: _Array = column("i2", "DeviceInfo.index")
+    quantity: _Array = column("u1", "CounterQuantity")
+    start_ns: _Array = column("i8", "the sample begins, by CUPTI's stamp, on the clock of kernels")
+    end_ns: _Array = column("i8", "the sample ends; > start_ns")
+    value: _Array = column("f8", "what the whole device did in the sample, in the quantity's unit")
+
+
+@dataclass(frozen=True, slots=True)
+class CounterWindowTable(Table):
+    """One row per counter phase: a PM sampling session raises the device's power while it is merely enabled.
+
+    Times are the host's: energy between ``enable_ns`` and ``disable_ns`` is in part the meter's.
+    """
+
+    NAME: ClassVar[str] = "counter_windows"
+
+    device: _Array = column("i2", "DeviceInfo.index")
+    enable_ns: _Array = column("i8", "the session was about to be set up")
+    start_ns: _Array = column("i8", "samples begin")
+    stop_ns: _Array = column("i8", "samples end")
+    disable_ns: _Array = column("i8", "the session had been torn down")
+    interval_ns: _Array = column("i8", "time between samples that was asked for; nominal with a SYSCLK trigger")
+    num_samples: _Array = column("i8", "samples decoded")
+    num_lost: _Array = column("i8", "samples known to be lost by overflow or decode failures")
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleTable(Table):
+    """One row per reading of NVML's cumulative throttle times, which only grow; differences count."""
+
+    NAME: ClassVar[str] = "throttles"
+
+    device: _Array = column("i2", "DeviceInfo.index")
+    time_ns: _Array = column("i8", "when read")
+    power_ns: _Array = column("i8", "clocks held down by a power limit, cumulative; -1 = not readable")
+    thermal_ns: _Array = column("i8", "clocks held down by a thermal limit, cumulative; -1 = not readable")
+
+
 TABLES: tuple[type[Table], ...] = (
     KernelClassTable,
     KernelTable,
@@ -272,5 +319,8 @@ TABLES: tuple[type[Table], ...] = (
     TraceWindowTable,
     EngineRequestTable,
     PreemptionTable,
+    CounterTable,
+    CounterWindowTable,
+    ThrottleTable,
 )
 """Every table of a capture."""

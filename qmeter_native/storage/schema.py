@@ -8,6 +8,7 @@ History of the schema (the version is ``schema_version`` in ``manifest.json``):
    captures); ``gpu_uuids``, ``clock_offset_ns`` and ``clock_offset_range_ns`` of processes; ``weights_source`` of the
    engine. A table of more than 2^21 rows has several files, which hold its rows in order of their listing; only kernels
    may overlap in time from one to the next.
+3. Tables ``counters``, ``counter_windows`` and ``throttles``; ``counters`` in the manifest says what was sampled.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = [
 FORMAT: Final = "qmeter-native capture"
 """``format`` in ``manifest.json``: what tells a capture from any other folder."""
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MANIFEST_FILE: Final = "manifest.json"
 SPOOL_FOLDER: Final = "spool"
 SPOOL_SUFFIX: Final = ".qms"

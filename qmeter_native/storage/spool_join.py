@@ -22,6 +22,9 @@ _ORDER = {
     "power": "time_ns",
     "clocks": "time_ns",
     "preemptions": "time_ns",
+    "counters": "end_ns",
+    "counter_windows": "enable_ns",
+    "throttles": "time_ns",
 }
 """Tables that are in order of time, and by which column."""
 

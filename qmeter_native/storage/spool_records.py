@@ -15,6 +15,8 @@ from qmeter_native.model.table import Table
 from qmeter_native.model.tables import (
     ClockPairTable,
     ClockTable,
+    CounterTable,
+    CounterWindowTable,
     EnergyTable,
     EngineRequestTable,
     KernelClassTable,
@@ -27,6 +29,7 @@ from qmeter_native.model.tables import (
     RequestTable,
     StepRequestTable,
     StepTable,
+    ThrottleTable,
     TraceWindowTable,
 )
 
@@ -59,6 +62,9 @@ class RecordKind(IntEnum):
     REQUEST_ID = 16
     ENGINE_REQUEST = 17
     PREEMPTION = 18
+    COUNTER = 19
+    COUNTER_WINDOW = 20
+    THROTTLE = 21
 
 
 def _packed(fields: str) -> np.dtype[Any]:
@@ -100,6 +106,11 @@ RECORD_DTYPES: Final[dict[RecordKind, np.dtype[Any]]] = {
         "num_cached_tokens:i4 num_output_tokens:i4 is_finished:u1 reason:u4"
     ),
     RecordKind.PREEMPTION: _packed("request:i4 time_ns:i8"),
+    RecordKind.COUNTER: _packed("device:i2 quantity:u1 start_ns:i8 end_ns:i8 value:f8"),
+    RecordKind.COUNTER_WINDOW: _packed(
+        "device:i2 enable_ns:i8 start_ns:i8 stop_ns:i8 disable_ns:i8 interval_ns:i8 num_samples:i8 num_lost:i8"
+    ),
+    RecordKind.THROTTLE: _packed("device:i2 time_ns:i8 power_ns:i8 thermal_ns:i8"),
 }
 """Layout of each kind whose payload is an array of records."""
 
@@ -119,5 +130,8 @@ RECORD_TABLES: Final[dict[RecordKind, type[Table]]] = {
     RecordKind.REQUEST_ID: RequestIdTable,
     RecordKind.ENGINE_REQUEST: EngineRequestTable,
     RecordKind.PREEMPTION: PreemptionTable,
+    RecordKind.COUNTER: CounterTable,
+    RecordKind.COUNTER_WINDOW: CounterWindowTable,
+    RecordKind.THROTTLE: ThrottleTable,
 }
 """The table that each kind of record becomes rows of."""
