@@ -21,6 +21,15 @@ constexpr unsigned kPowerInstantField = 186;  // NVML_FI_DEV_POWER_INSTANT
 constexpr unsigned kPowerScopeGpu = 0;
 constexpr unsigned kPowerScopeMemory = 2;
 
+// Time for which clocks were held down, cumulative, in nanoseconds. NVML_FI_DEV_PERF_POLICY_POWER, since CUDA
+// 13 also NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP; the others are newer than drivers of CUDA 12.
+constexpr unsigned kPowerCapTimeField = 74;
+constexpr unsigned kSoftwareThermalTimeField = 269;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN
+constexpr unsigned kHardwareThermalTimeField = 270;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN
+constexpr unsigned kPowerBrakeTimeField = 271;       // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN
+constexpr int kPolicyPower = 0;
+constexpr int kPolicyThermal = 1;
+
 constexpr int kTotalPowerSamples = 0;
 constexpr int kClockSm = 1;
 constexpr int kClockMemory = 2;
@@ -60,6 +69,11 @@ struct FieldValue {
   Value value;
 };
 
+struct ViolationTime {
+  unsigned long long referenceTime;  // microseconds
+  unsigned long long violationTime;  // nanoseconds
+};
+
 struct Memory {
   unsigned long long total;
   unsigned long long free;
@@ -84,6 +98,7 @@ using nvmlDeviceGetCudaComputeCapability = Return(Device, int*, int*);
 using nvmlDeviceGetTotalEnergyConsumption = Return(Device, unsigned long long*);
 using nvmlDeviceGetPowerUsage = Return(Device, unsigned int*);
 using nvmlDeviceGetFieldValues = Return(Device, int, FieldValue*);
+using nvmlDeviceGetViolationStatus = Return(Device, int, ViolationTime*);
 using nvmlDeviceGetSamples = Return(Device, int, unsigned long long, ValueType*, unsigned int*, Sample*);
 using nvmlDeviceGetClockInfo = Return(Device, int, unsigned int*);
 using nvmlDeviceGetTemperature = Return(Device, int, unsigned int*);

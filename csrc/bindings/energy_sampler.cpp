@@ -102,6 +102,7 @@ py::dict report_to_python(const NvmlReport& report) {
 
 std::shared_ptr<EnergySampler> start_sampler(std::shared_ptr<Spool> spool, int64_t power_period_ns,
                                              int64_t clock_period_ns, int64_t edge_period_ns,
+                                             double counter_cpu_share,
                                              const std::optional<std::string>& nvml_path,
                                              const std::string& powercap_root,
                                              const std::optional<std::vector<unsigned>>& nvml_devices,
@@ -110,6 +111,7 @@ std::shared_ptr<EnergySampler> start_sampler(std::shared_ptr<Spool> spool, int64
   options.power_period_ns = power_period_ns;
   options.clock_period_ns = clock_period_ns;
   options.edge_period_ns = edge_period_ns;
+  options.counter_cpu_share = counter_cpu_share;
   options.nvml_path = nvml_path.value_or("");
   options.powercap_root = powercap_root;
   options.nvml_devices = nvml_devices;
@@ -127,7 +129,8 @@ void bind_energy_sampler(py::module_& module) {
       .def(py::init(&start_sampler), py::arg("spool").none(true), py::kw_only(),
            py::arg("power_period_ns") = defaults.power_period_ns,
            py::arg("clock_period_ns") = defaults.clock_period_ns,
-           py::arg("edge_period_ns") = defaults.edge_period_ns, py::arg("nvml_path") = py::none(),
+           py::arg("edge_period_ns") = defaults.edge_period_ns,
+           py::arg("counter_cpu_share") = defaults.counter_cpu_share, py::arg("nvml_path") = py::none(),
            py::arg("powercap_root") = defaults.powercap_root, py::arg("nvml_devices") = py::none(),
            py::arg("use_nvml") = defaults.use_nvml, py::arg("use_rapl") = defaults.use_rapl, Release())
       .def("sources", &sources_to_python)

@@ -98,6 +98,10 @@ void EnergyJournal::add_clocks(const ClockRecord& clocks) {
   if (spool_) spool_->append(RecordKind::kClock, &clocks, sizeof clocks, 1);
 }
 
+void EnergyJournal::add_throttle(const ThrottleRecord& throttle) {
+  if (spool_) spool_->append(RecordKind::kThrottle, &throttle, sizeof throttle, 1);
+}
+
 void EnergyJournal::add_clock_pair() {
   const ClockPair pair = read_clock_pair();
   const ClockPairRecord record{pair.realtime_ns, pair.monotonic_ns};

@@ -44,6 +44,8 @@ class EnergyJournal {
   // Recorded as power is.
   void add_clocks(const ClockRecord& clocks);
 
+  void add_throttle(const ThrottleRecord& throttle);
+
   void add_clock_pair();
   void add_stats();
 

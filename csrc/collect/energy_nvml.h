@@ -26,6 +26,7 @@ constexpr const char* kSmClock = "sm_clock";
 constexpr const char* kMemoryClock = "memory_clock";
 constexpr const char* kTemperature = "temperature";
 constexpr const char* kThrottleReasons = "throttle_reasons";
+constexpr const char* kThrottleTimes = "throttle_times";
 }  // namespace reading_name
 
 struct NvmlEnergyDevice {
@@ -47,6 +48,7 @@ struct NvmlReadingPeriods {
   int64_t power_ns;
   int64_t clock_ns;
   int64_t edge_ns;
+  double counter_cpu_share;  // edges come less often where the counter's calls take more of a core
 };
 
 // Readings of all that works on `device`. `nvml` and `journal` must outlive them.

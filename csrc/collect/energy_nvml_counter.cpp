@@ -13,15 +13,15 @@ constexpr int64_t kRetryNs = 100'000'000;    // after a call that failed
 constexpr int64_t kStaggerNs = 100'000'000;  // between the counters of two GPUs: a tick on data-centre parts
 constexpr int64_t kUnknownTickNs = 100'000'000;  // for the last edge, if the counter's period is not learnt
 
-// Of a core, for one counter. Three reads of 3 ms each second would be 0.9 % if the driver spins.
-constexpr double kMaxCounterCpuShare = 0.007;
-
 // The energy counter: slow to read, so only around its ticks, and less often where a call burns CPU time.
 class TotalEnergyReading final : public NvmlReading {
  public:
   TotalEnergyReading(Nvml& nvml, const NvmlEnergyDevice& device, EnergyJournal& journal,
-                     int64_t edge_period_ns)
-      : NvmlReading(nvml, device, journal), tracker_(edge_period_ns), edge_period_ns_(edge_period_ns) {}
+                     const NvmlReadingPeriods& periods)
+      : NvmlReading(nvml, device, journal),
+        tracker_(periods.edge_ns),
+        edge_period_ns_(periods.edge_ns),
+        cpu_share_(periods.counter_cpu_share) {}
 
   int64_t start(int64_t now_ns) override {
     uint64_t energy_mj = 0;
@@ -60,8 +60,7 @@ class TotalEnergyReading final : public NvmlReading {
   bool is_over(int64_t time_ns) const noexcept { return is_finishing_ && time_ns > end_ns_; }
 
   bool follow(const CounterRead& read) {
-    const auto affordable_ns =
-        static_cast<int64_t>(static_cast<double>(cpu_per_edge_ns_) / kMaxCounterCpuShare);
+    const auto affordable_ns = static_cast<int64_t>(static_cast<double>(cpu_per_edge_ns_) / cpu_share_);
     tracker_.want_edges_every(std::max(edge_period_ns_, affordable_ns));
     const uint64_t num_misses = tracker_.num_misses();
     const std::optional<CounterEdge> edge = tracker_.observe(read);
@@ -74,6 +73,7 @@ class TotalEnergyReading final : public NvmlReading {
   EnergyCounter counter_{kMicroJoulesPerMilliJoule, 0};
   EnergyEdgeTracker tracker_;
   const int64_t edge_period_ns_;
+  const double cpu_share_;
   int64_t cpu_per_edge_ns_ = 0;  // of the calls since the last edge
   bool is_finishing_ = false;
   int64_t end_ns_ = 0;
@@ -82,8 +82,9 @@ class TotalEnergyReading final : public NvmlReading {
 }  // namespace
 
 std::unique_ptr<EnergyReading> make_total_energy_reading(Nvml& nvml, const NvmlEnergyDevice& device,
-                                                         EnergyJournal& journal, int64_t edge_period_ns) {
-  return std::make_unique<TotalEnergyReading>(nvml, device, journal, edge_period_ns);
+                                                         EnergyJournal& journal,
+                                                         const NvmlReadingPeriods& periods) {
+  return std::make_unique<TotalEnergyReading>(nvml, device, journal, periods);
 }
 
 }  // namespace qmeter

@@ -72,6 +72,7 @@ void probe_readings(Nvml& nvml, NvmlEnergyDevice& device, bool is_mig) {
   int64_t power_mw = 0;
   unsigned number = 0;
   uint64_t reasons = 0;
+  NvmlThrottleTimes times;
   readings.push_back(probe_total_energy(nvml, handle, is_mig));
   readings.push_back(probe_power_samples(nvml, handle));
   readings.push_back(
@@ -86,6 +87,7 @@ void probe_readings(Nvml& nvml, NvmlEnergyDevice& device, bool is_mig) {
       probe(nvml, kMemoryClock, [&] { return nvml.clock(handle, nvml::kClockMemory, number); }));
   readings.push_back(probe(nvml, kTemperature, [&] { return nvml.temperature(handle, number); }));
   readings.push_back(probe(nvml, kThrottleReasons, [&] { return nvml.throttle_reasons(handle, reasons); }));
+  readings.push_back(probe(nvml, kThrottleTimes, [&] { return nvml.throttle_times(handle, times); }));
 }
 
 void read_properties(Nvml& nvml, NvmlEnergyDevice& device, unsigned nvml_index, bool is_mig) {

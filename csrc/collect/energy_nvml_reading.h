@@ -55,7 +55,10 @@ class PeriodicNvmlReading : public NvmlReading {
 };
 
 std::unique_ptr<EnergyReading> make_total_energy_reading(Nvml& nvml, const NvmlEnergyDevice& device,
-                                                         EnergyJournal& journal, int64_t edge_period_ns);
+                                                         EnergyJournal& journal,
+                                                         const NvmlReadingPeriods& periods);
+std::unique_ptr<EnergyReading> make_throttle_reading(Nvml& nvml, const NvmlEnergyDevice& device,
+                                                     EnergyJournal& journal, int64_t clock_period_ns);
 std::unique_ptr<EnergyReading> make_power_samples_reading(Nvml& nvml, const NvmlEnergyDevice& device,
                                                           EnergyJournal& journal);
 

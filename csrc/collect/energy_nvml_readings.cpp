@@ -132,7 +132,7 @@ std::vector<std::unique_ptr<EnergyReading>> make_nvml_readings(Nvml& nvml, const
   using namespace reading_name;
   std::vector<std::unique_ptr<EnergyReading>> readings;
   if (device.find(kTotalEnergy) != nullptr) {
-    readings.push_back(make_total_energy_reading(nvml, device, journal, periods.edge_ns));
+    readings.push_back(make_total_energy_reading(nvml, device, journal, periods));
   }
   auto fields = std::make_unique<PowerFieldsReading>(nvml, device, journal, periods.power_ns);
   const bool has_gpu_field = device.find(kPowerInstant) != nullptr || device.find(kPowerAverage) != nullptr;
@@ -146,6 +146,9 @@ std::vector<std::unique_ptr<EnergyReading>> make_nvml_readings(Nvml& nvml, const
   if (device.find(kSmClock) != nullptr || device.find(kMemoryClock) != nullptr ||
       device.find(kTemperature) != nullptr || device.find(kThrottleReasons) != nullptr) {
     readings.push_back(std::make_unique<ClockReading>(nvml, device, journal, periods.clock_ns));
+  }
+  if (device.find(kThrottleTimes) != nullptr) {
+    readings.push_back(make_throttle_reading(nvml, device, journal, periods.clock_ns));
   }
   return readings;
 }

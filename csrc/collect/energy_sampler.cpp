@@ -53,6 +53,8 @@ void check_periods(const EnergySamplerOptions& options) {
       std::min({options.power_period_ns, options.clock_period_ns, options.edge_period_ns});
   if (shortest < kMinPeriodNs)
     throw Error(ErrorCode::kInvalid, "the energy sampler's periods must be 1 ms or more");
+  if (!(options.counter_cpu_share > 0 && options.counter_cpu_share <= 1))
+    throw Error(ErrorCode::kInvalid, "the share of a core for energy counters must be over 0 and at most 1");
 }
 
 }  // namespace
@@ -132,7 +134,8 @@ void EnergySampler::Sampling::find_cpus(const EnergySamplerOptions& options) {
 }
 
 void EnergySampler::Sampling::make_readings(const EnergySamplerOptions& options) {
-  const NvmlReadingPeriods periods{options.power_period_ns, options.clock_period_ns, options.edge_period_ns};
+  const NvmlReadingPeriods periods{options.power_period_ns, options.clock_period_ns, options.edge_period_ns,
+                                   options.counter_cpu_share};
   for (const NvmlEnergyDevice& gpu : gpus_) {
     for (auto& reading : make_nvml_readings(*nvml_, gpu, *journal_, periods))
       readings_.push_back(std::move(reading));

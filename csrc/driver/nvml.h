@@ -23,6 +23,12 @@ struct NvmlPowerSample {
   int64_t power_mw;
 };
 
+// How long clocks have been held down, cumulative; -1 where the driver does not say.
+struct NvmlThrottleTimes {
+  int64_t power_ns = -1;    // by a power limit or the external power brake
+  int64_t thermal_ns = -1;  // by a thermal limit, in software or hardware
+};
+
 class Nvml {
  public:
   virtual ~Nvml() = default;
@@ -57,6 +63,9 @@ class Nvml {
   virtual nvml::Return clock(nvml::Device device, int type, unsigned& mhz) = 0;
   virtual nvml::Return temperature(nvml::Device device, unsigned& celsius) = 0;
   virtual nvml::Return throttle_reasons(nvml::Device device, uint64_t& reasons) = 0;
+
+  // Succeeds if either time is known.
+  virtual nvml::Return throttle_times(nvml::Device device, NvmlThrottleTimes& times) = 0;
 };
 
 // Load NVML from `path`, or by its soname if `path` is empty, and initialise it until the object dies. Throws

@@ -71,6 +71,8 @@ struct Functions {
       library.find<nvml::nvmlDeviceGetPowerUsage*>("nvmlDeviceGetPowerUsage");
   nvml::nvmlDeviceGetFieldValues* field_values =
       library.find<nvml::nvmlDeviceGetFieldValues*>("nvmlDeviceGetFieldValues");
+  nvml::nvmlDeviceGetViolationStatus* violation_status =
+      library.find<nvml::nvmlDeviceGetViolationStatus*>("nvmlDeviceGetViolationStatus");
   nvml::nvmlDeviceGetSamples* samples = library.find<nvml::nvmlDeviceGetSamples*>("nvmlDeviceGetSamples");
   nvml::nvmlDeviceGetClockInfo* clock_info =
       library.find<nvml::nvmlDeviceGetClockInfo*>("nvmlDeviceGetClockInfo");
@@ -198,7 +200,11 @@ class NvmlLibrary final : public Nvml {
     return result;
   }
 
+  nvml::Return throttle_times(nvml::Device device, NvmlThrottleTimes& times) override;
+
  private:
+  nvml::Return violation_time(nvml::Device device, int policy, int64_t& time_ns);
+
   SharedLibrary library_;
   Functions functions_{library_};
   nvml::nvmlShutdown* shutdown_ = nullptr;
@@ -217,6 +223,34 @@ nvml::Return NvmlLibrary::power_fields(nvml::Device device, std::vector<NvmlPowe
     fields[i].result = result != nvml::kSuccess ? result : values[i].nvmlReturn;
     fields[i].power_mw = to_integer(values[i].valueType, values[i].value);
   }
+  return result;
+}
+
+// The power brake and the two thermal limits have a counter each; both may act at once, which counts twice.
+nvml::Return NvmlLibrary::throttle_times(nvml::Device device, NvmlThrottleTimes& times) {
+  times = {};
+  std::array<nvml::FieldValue, 4> values{};
+  values[0].fieldId = nvml::kPowerCapTimeField;
+  values[1].fieldId = nvml::kPowerBrakeTimeField;
+  values[2].fieldId = nvml::kSoftwareThermalTimeField;
+  values[3].fieldId = nvml::kHardwareThermalTimeField;
+  nvml::Return result = call(functions_.field_values, device, static_cast<int>(values.size()), values.data());
+  if (result == nvml::kErrorGpuIsLost) return result;
+  for (size_t i = 0; result == nvml::kSuccess && i < values.size(); ++i) {
+    if (values[i].nvmlReturn != nvml::kSuccess) continue;
+    int64_t& time_ns = i < 2 ? times.power_ns : times.thermal_ns;
+    time_ns = std::max<int64_t>(time_ns, 0) + to_integer(values[i].valueType, values[i].value);
+  }
+  if (times.power_ns < 0) result = violation_time(device, nvml::kPolicyPower, times.power_ns);
+  if (times.thermal_ns < 0) result = violation_time(device, nvml::kPolicyThermal, times.thermal_ns);
+  return times.power_ns >= 0 || times.thermal_ns >= 0 ? nvml::kSuccess : result;
+}
+
+// The call of drivers without those fields; CUDA 14 is to remove it.
+nvml::Return NvmlLibrary::violation_time(nvml::Device device, int policy, int64_t& time_ns) {
+  nvml::ViolationTime violation{};
+  const nvml::Return result = call(functions_.violation_status, device, policy, &violation);
+  if (result == nvml::kSuccess) time_ns = static_cast<int64_t>(violation.violationTime);
   return result;
 }
 

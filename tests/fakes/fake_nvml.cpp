@@ -90,6 +90,12 @@ void FakeDevice::restore_defaults() {
       {"memory_mhz", 2619},
       {"temperature_c", 35},
       {"throttle_reasons", 1},
+      // Throttle times, by the counter that holds them.
+      {"power_cap_ns", 0},
+      {"power_brake_ns", 0},
+      {"software_thermal_ns", 0},
+      {"hardware_thermal_ns", 0},
+      {"throttle_cost_ns", 0},
       {"value_type", nvml::kValueUnsignedInt},
       {"is_mig", 0},
       {"compute_major", 9},
@@ -106,11 +112,14 @@ void FakeDevice::restore_defaults() {
       {"clock_error", 0},
       {"temperature_error", 0},
       {"throttle_reasons_error", 0},
+      {"power_cap_error", 0},
+      {"newer_throttle_error", 0},  // of the fields that came after CUDA 12
+      {"violation_error", nvml::kErrorNotSupported},
       {"lost_at_ns", 0},
       {"slow_call_ns", 0},
   };
   for (const auto& [key, value] : defaults) settings[key] = value;
-  for (const char* call : {"total_energy", "power_fields", "power_samples", "clock"}) calls[call] = 0;
+  for (const char* call : {"total_energy", "power_fields", "power_samples", "clock", "throttle"}) calls[call] = 0;
 }
 
 std::array<FakeDevice, kMaxDevices> devices;
@@ -194,6 +203,22 @@ void fill_field(const FakeDevice& device, nvml::FieldValue& field) {
   field.valueType = static_cast<nvml::ValueType>(device["value_type"]);
   field.value = as_value(device, value_mw);
   field.timestamp = now_ns() / 1000;
+}
+
+// Whether the field is a throttle time; if so, it is filled.
+bool fill_throttle_time(const FakeDevice& device, nvml::FieldValue& field) {
+  static const std::map<unsigned, const char*> keys = {{nvml::kPowerCapTimeField, "power_cap_ns"},
+                                                       {nvml::kPowerBrakeTimeField, "power_brake_ns"},
+                                                       {nvml::kSoftwareThermalTimeField, "software_thermal_ns"},
+                                                       {nvml::kHardwareThermalTimeField, "hardware_thermal_ns"}};
+  const auto key = keys.find(field.fieldId);
+  if (key == keys.end()) return false;
+  const bool is_newer = field.fieldId != nvml::kPowerCapTimeField;
+  field.nvmlReturn =
+      static_cast<nvml::Return>(device[is_newer ? "newer_throttle_error" : "power_cap_error"]);
+  field.valueType = nvml::kValueUnsignedLongLong;
+  field.value.ullVal = static_cast<unsigned long long>(device[key->second]);
+  return true;
 }
 
 // Settings of another process: "num_devices=2,0.power_mw=300000".
@@ -352,10 +377,23 @@ nvml::Return nvmlDeviceGetPowerUsage(nvml::Device handle, unsigned* power) {
 
 nvml::Return nvmlDeviceGetFieldValues(nvml::Device handle, int count, nvml::FieldValue* values) {
   FakeDevice& device = at(handle);
+  if (count > 0 && fill_throttle_time(device, values[0])) {
+    ++device.calls["throttle"];
+    sleep_for(device["throttle_cost_ns"]);
+    for (int i = 1; i < count; ++i) fill_throttle_time(device, values[i]);
+    return fault(device, 0);
+  }
   ++device.calls["power_fields"];
   sleep_for(device.settings["slow_call_ns"].exchange(0));
   for (int i = 0; i < count; ++i) fill_field(device, values[i]);
   return fault(device, device["power_fields_error"]);
+}
+
+nvml::Return nvmlDeviceGetViolationStatus(nvml::Device handle, int policy, nvml::ViolationTime* time) {
+  const FakeDevice& device = at(handle);
+  const char* key = policy == nvml::kPolicyPower ? "power_cap_ns" : "software_thermal_ns";
+  *time = {static_cast<unsigned long long>(now_ns() / 1000), static_cast<unsigned long long>(device[key])};
+  return fault(device, device["violation_error"]);
 }
 
 nvml::Return nvmlDeviceGetSamples(nvml::Device handle, int, unsigned long long last_seen,

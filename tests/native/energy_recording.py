@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from qmeter_native import _native
 from qmeter_native.model.energy_source import EnergySource
 from qmeter_native.model.table import Table
-from qmeter_native.model.tables import ClockPairTable, ClockTable, EnergyTable, PowerTable
+from qmeter_native.model.tables import ClockPairTable, ClockTable, EnergyTable, PowerTable, ThrottleTable
 from qmeter_native.storage.spool import SpoolContents, read_spool
 
 __all__ = ["Edge", "EnergyRecording", "wait_until"]
@@ -63,6 +63,9 @@ class EnergyRecording:
 
     def clocks(self) -> ClockTable:
         return self._table(ClockTable)
+
+    def throttles(self) -> ThrottleTable:
+        return self._table(ThrottleTable)
 
     def clock_pairs(self) -> ClockPairTable:
         return self._table(ClockPairTable)

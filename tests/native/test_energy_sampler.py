@@ -80,6 +80,16 @@ def test_a_counter_that_burns_cpu_time_is_read_less_often(fake_nvml: FakeNvml, r
     assert edges < 1.5e9 / FAST["edge_period_ns"] / 2
 
 
+def test_a_caller_may_pay_for_an_edge_at_every_second_tick(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
+    fake_nvml.reset(counter_cost_ns=3_200_000, is_counter_busy=1)  # as on an H200
+    recording = record_energy(**FAST | {"edge_period_ns": 200_000_000, "counter_cpu_share": 1.0})
+    recording.wait_for_edges(9)
+    middles_ns = [(low_ns + high_ns) // 2 for low_ns, high_ns, _ in recording.edges()]
+    gaps_ns = np.diff(middles_ns[3:-1])  # without those that taught the period, and the last, taken at the end
+    assert len(gaps_ns) >= 5
+    assert 190_000_000 < np.median(gaps_ns) < 310_000_000
+
+
 def test_a_last_edge_is_taken_when_the_sampler_closes(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
     fake_nvml.reset(tick_period_ns=TICK_NS)
     recording = record_energy(**FAST | {"edge_period_ns": 10_000_000_000})
@@ -153,6 +163,55 @@ def test_clocks_are_recorded_when_they_change(fake_nvml: FakeNvml, record_energy
     assert clocks.sm_mhz[0] == 1980
     assert (clocks.sm_mhz[-1], clocks.memory_mhz[-1], clocks.temperature_c[-1]) == (1575, 2619, 71)
     assert (clocks.throttle_reasons[0], clocks.throttle_reasons[-1]) == (1, 4)
+
+
+def test_throttle_times_are_recorded_with_each_reading(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
+    fake_nvml.reset(power_cap_ns=5_000_000_000, power_brake_ns=7, software_thermal_ns=40, hardware_thermal_ns=2)
+    recording = record_energy(**FAST)
+    wait_until(lambda: fake_nvml.num_calls(0, "throttle") > 20)
+    fake_nvml.set(0, power_cap_ns=9_000_000_000)
+    calls = fake_nvml.num_calls(0, "throttle")
+    wait_until(lambda: fake_nvml.num_calls(0, "throttle") > calls + 2)
+    throttles = recording.throttles()
+    assert (throttles.power_ns[0], throttles.power_ns[-1]) == (5_000_000_007, 9_000_000_007)
+    assert set(throttles.thermal_ns) == {42}
+    assert len(throttles) > 10
+    assert (np.diff(throttles.time_ns) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        ({"newer_throttle_error": NOT_SUPPORTED}, (5, -1)),
+        ({"newer_throttle_error": NOT_SUPPORTED, "violation_error": 0}, (5, 3)),
+        ({"power_cap_error": NOT_SUPPORTED, "newer_throttle_error": NOT_SUPPORTED, "violation_error": 0}, (5, 3)),
+    ],
+)
+def test_throttle_times_come_from_what_the_driver_has(
+    fake_nvml: FakeNvml, record_energy: RecordEnergy, faults: dict[str, int], expected: tuple[int, int]
+) -> None:
+    fake_nvml.reset(power_cap_ns=5, software_thermal_ns=3, **faults)
+    recording = record_energy(**FAST)
+    wait_until(lambda: fake_nvml.num_calls(0, "throttle") > 7)
+    throttles = recording.throttles()
+    assert (throttles.power_ns[0], throttles.thermal_ns[0]) == expected
+
+
+def test_a_driver_without_throttle_times_leaves_no_rows(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
+    fake_nvml.reset(power_cap_error=NOT_SUPPORTED, newer_throttle_error=NOT_SUPPORTED)
+    recording = record_energy(**FAST)
+    wait_until(lambda: recording.sampler.latest()[0]["sm_mhz"] == 1980)
+    (source,) = recording.sampler.sources()
+    assert source["readings"]["throttle_times"] == {"ok": False, "reason": "Not Supported", "call_cost_ns": None}
+    assert len(recording.throttles()) == 0
+
+
+def test_throttle_times_that_cost_much_are_read_once_a_second(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
+    fake_nvml.reset(throttle_cost_ns=3_000_000)
+    recording = record_energy(**FAST)
+    wait_until(lambda: fake_nvml.num_calls(0, "clock") > 50)
+    elapsed_s = 1 + fake_nvml.num_calls(0, "clock") * 0.01
+    assert 1 <= len(recording.throttles()) <= elapsed_s
 
 
 def test_both_clocks_of_the_host_are_recorded_as_pairs(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
@@ -250,6 +309,13 @@ def test_a_sampler_without_a_spool_shows_live_readings(fake_nvml: FakeNvml) -> N
 def test_periods_under_a_millisecond_are_refused() -> None:
     with pytest.raises(_native.NativeFault) as caught:
         _native.EnergySampler(None, power_period_ns=1000)
+    assert caught.value.args[1] == "invalid"
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
+def test_a_share_of_a_core_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(_native.NativeFault) as caught:
+        _native.EnergySampler(None, counter_cpu_share=share)
     assert caught.value.args[1] == "invalid"
 
 
