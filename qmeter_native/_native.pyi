@@ -70,13 +70,18 @@ class EnergySampler:
         power_period_ns: int = 50_000_000,
         clock_period_ns: int = 100_000_000,
         edge_period_ns: int = 1_000_000_000,
+        counter_cpu_share: float = 0.007,
         nvml_path: str | None = None,
         powercap_root: str = "/sys/class/powercap",
         nvml_devices: Sequence[int] | None = None,
         use_nvml: bool = True,
         use_rapl: bool = True,
     ) -> None:
-        """Start sampling. Missing sources are no error: `sources` says what is absent and why."""
+        """Start sampling. Missing sources are no error: `sources` says what is absent and why.
+
+        ``counter_cpu_share`` is what the calls of one energy counter may take of a core (0 to 1): where a call burns
+        more, edges come less often than ``edge_period_ns``.
+        """
 
     def sources(self) -> list[dict[str, Any]]:
         """One entry a device: ``{index, kind, name, uuid, driver, energy, reason, readings: {name: {ok, reason,

@@ -39,6 +39,7 @@ class AbiTable:
         vendor_headers: To include, in this order.
         packages: Distributions that hold the headers, by a label for each version.
         values: The vendor's constant for each of ours.
+        newer_values: Likewise, macros that old headers lack: compared where they are.
         structs: Structs.
         functions: Exported names; ours is a function type of the same name.
     """
@@ -49,6 +50,7 @@ class AbiTable:
     vendor_headers: tuple[str, ...]
     packages: Mapping[str, tuple[str, ...]]
     values: Mapping[str, str] = field(default_factory=dict)
+    newer_values: Mapping[str, str] = field(default_factory=dict)
     structs: tuple[AbiStruct, ...] = ()
     functions: tuple[str, ...] = ()
 
@@ -225,6 +227,9 @@ _NVML: Final = AbiTable(
         "kPowerInstantField": "NVML_FI_DEV_POWER_INSTANT",
         "kPowerScopeGpu": "NVML_POWER_SCOPE_GPU",
         "kPowerScopeMemory": "NVML_POWER_SCOPE_MEMORY",
+        "kPowerCapTimeField": "NVML_FI_DEV_PERF_POLICY_POWER",
+        "kPolicyPower": "NVML_PERF_POLICY_POWER",
+        "kPolicyThermal": "NVML_PERF_POLICY_THERMAL",
         "kTotalPowerSamples": "NVML_TOTAL_POWER_SAMPLES",
         "kClockSm": "NVML_CLOCK_SM",
         "kClockMemory": "NVML_CLOCK_MEM",
@@ -238,10 +243,18 @@ _NVML: Final = AbiTable(
         "kValueSignedLongLong": "NVML_VALUE_TYPE_SIGNED_LONG_LONG",
         "kValueSignedInt": "NVML_VALUE_TYPE_SIGNED_INT",
     },
+    newer_values={
+        "kSoftwareThermalTimeField": "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN",
+        "kHardwareThermalTimeField": "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN",
+        "kPowerBrakeTimeField": "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN",
+    },
     structs=(
         AbiStruct("Value", "nvmlValue_t", {name: name for name in _NVML_VALUES}),
         AbiStruct("Sample", "nvmlSample_t", {"timeStamp": "timeStamp", "sampleValue": "sampleValue"}),
         AbiStruct("FieldValue", "nvmlFieldValue_t", {name: name for name in _NVML_FIELD}),
+        AbiStruct(
+            "ViolationTime", "nvmlViolationTime_t", {name: name for name in ("referenceTime", "violationTime")}
+        ),
         AbiStruct("Memory", "nvmlMemory_t", {name: name for name in ("total", "free", "used")}),
     ),
     functions=(
@@ -262,6 +275,7 @@ _NVML: Final = AbiTable(
         "nvmlDeviceGetTotalEnergyConsumption",
         "nvmlDeviceGetPowerUsage",
         "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetViolationStatus",
         "nvmlDeviceGetSamples",
         "nvmlDeviceGetClockInfo",
         "nvmlDeviceGetTemperature",

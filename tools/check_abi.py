@@ -53,6 +53,8 @@ def probe_of(table: AbiTable, include_dirs: list[Path]) -> str:
     ours = table.namespace
     for name, vendor in table.values.items():
         lines.append(f'static_assert(int64_t({ours}::{name}) == int64_t({vendor}), "{name}");')
+    for name, vendor in table.newer_values.items():
+        lines.append(f'#ifdef {vendor}\nstatic_assert({ours}::{name} == {vendor}, "{name}");\n#endif')
     for struct in table.structs:
         vendors = list(names_in_headers(struct, include_dirs))
         if not vendors:
