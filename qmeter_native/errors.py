@@ -8,6 +8,7 @@
     │   ├── ForeignCaptureError     something is there, but no qmeter-native capture
     │   ├── DamagedCaptureError     truncated, or a checksum does not match
     │   └── NewerSchemaError        written by a newer qmeter-native
+    ├── ProfileError                a device profile cannot be read or written
     ├── DeviceError                 a GPU, its driver or a counter is absent, lost or forbidden
     ├── NativeError                 the compiled extension is missing or failed
     ├── EngineError                 the serving engine failed or refused its configuration
@@ -36,6 +37,7 @@ __all__ = [
     "ModelNotFoundError",
     "NativeError",
     "NewerSchemaError",
+    "ProfileError",
     "QmeterError",
     "UsageError",
 ]
@@ -81,6 +83,10 @@ class DamagedCaptureError(CaptureError):
 
 class NewerSchemaError(CaptureError):
     """The capture was written by a newer qmeter-native than this one."""
+
+
+class ProfileError(QmeterError):
+    """A device profile cannot be read or written."""
 
 
 class DeviceError(QmeterError):
