@@ -1,0 +1,300 @@
+"""Joules of kernels from a run's own windows: a calibrated prior, refined by robust non-negative least squares.
+
+The energy of a window is ``idle + active + Σ units * joules of a unit`` (`PowerModel` has the formula). Unknown are
+the joules of a unit of each class, the active power and the coefficients of work; none may be negative. The prior ties
+a class to its work (`energy_prior`). A window errs by its sensor and by what the form of the model cannot follow, with
+the long tails of Student's t distribution: iteratively reweighted least squares (Lange, Little and Taylor, 1989).
+
+How far windows err is taken from the run itself: each is predicted without it, in closed form by the hat matrix
+(Cook and Weisberg, 1982), and the spread of those errors beyond the sensor's and the parameters' own is the windows'
+discrepancy. It enters the weights, and so the covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmeter_native.attribution.collinear import collinear_groups
+from qmeter_native.attribution.energy_prior import EnergyPrior, clock_factors, energy_prior
+from qmeter_native.attribution.energy_problem import EnergyProblem
+from qmeter_native.attribution.nonnegative import nonnegative_minimum
+from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
+
+__all__ = ["EnergyFit", "EnergyPrediction", "fit_energy", "transfer"]
+
+_Array = NDArray[Any]
+
+_DEGREES: Final = 4.0
+"""Of freedom of Student's t distribution of windows' errors: robust, and hardly less efficient if they are normal."""
+_MAX_PASSES: Final = 30
+_SETTLED: Final = 1e-4
+"""Change of weights at which reweighting ends."""
+_NUM_DISCREPANCY_PASSES: Final = 3
+_CHI2_MEDIAN: Final = 0.4549
+"""Median of the chi-squared distribution with one degree of freedom."""
+_MIN_WINDOWS: Final = 5
+"""Fewer say nothing of their own spread; the model's is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyPrediction:
+    """What a fit says of windows (W).
+
+    Attributes:
+        mean_j: float64 (W,), all energy.
+        error_j: float64 (W,), its standard error: of the parameters and of the form of the model, not the sensor's.
+        idle_j: float64 (W,), idle power over the whole window.
+        active_j: float64 (W,), what a busy chip draws beyond idle whatever runs.
+        dynamic_j: float64 (W, C), of each class at the window's clock.
+    """
+
+    mean_j: _Array
+    error_j: _Array
+    idle_j: _Array
+    active_j: _Array
+    dynamic_j: _Array
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyFit:
+    """Joules of kernel classes (C) with their errors; K features.
+
+    Attributes:
+        model: What the prior came from.
+        unit_j: float64 (C,), dynamic joules of one unit at the reference clock.
+        active_w: Power of a busy chip above idle at the reference clock.
+        coefficient: float64 (K,), joules a unit of work.
+        covariance: float64 (C + 1 + K, C + 1 + K), of ``[unit_j, active_w, coefficient]``; as though none were at its
+            bound of 0, which would only narrow it.
+        components_j: float64 (C, K), ``unit_j`` by feature in proportion to its work; all of a class of which only the
+            time is known goes to SM seconds, or the last feature.
+        group: int64 (C,), the lowest class of those of which only the sum is known; see `collinear_groups`.
+        is_resolved: bool (C,).
+        window_error: Standard deviation over mean of windows around the model, from leaving each out; at least the
+            model's.
+        dram_share: float64 (C,), part of ``unit_j`` that does not go with the clock.
+        modes: EnergyMode of each class.
+        work: float64 (C, K + 1), of a unit; the last column is seconds of classes of which only the time is known.
+        time_w: Mean dynamic power of such classes.
+    """
+
+    model: PowerModel
+    unit_j: _Array
+    active_w: float
+    coefficient: _Array
+    covariance: _Array
+    components_j: _Array
+    group: _Array
+    is_resolved: _Array
+    window_error: float
+    dram_share: _Array
+    modes: tuple[EnergyMode, ...]
+    work: _Array
+    time_w: float
+
+    def predict(self, problem: EnergyProblem) -> EnergyPrediction:
+        """Energy of the windows of ``problem``, whose classes are the fit's; its measured energy is not looked at."""
+        num_classes = len(self.unit_j)
+        design = _design(problem, self.dram_share, self.model)
+        idle_j = problem.idle_w * problem.length_s
+        dynamic_j = design[:, :num_classes] * self.unit_j
+        active_j = design[:, num_classes] * self.active_w
+        mean_j = idle_j + active_j + dynamic_j.sum(axis=1)
+        error_j = np.hypot(self.sum_error(design), self.window_error * mean_j)
+        return EnergyPrediction(mean_j, error_j, idle_j, active_j, dynamic_j)
+
+    def class_j(self, total_units: _Array) -> tuple[_Array, _Array]:
+        """Dynamic joules of ``total_units`` (C,) of each class at the reference clock, and their standard errors."""
+        num_classes = len(self.unit_j)
+        error = np.sqrt(np.diag(self.covariance)[:num_classes])
+        return self.unit_j * total_units, error * total_units
+
+    def sum_error(self, weights: _Array) -> _Array:
+        """Standard errors (M,) of weighted sums of ``[unit_j, active_w]``; ``weights`` is float64 (M, C + 1)."""
+        size = len(self.unit_j) + 1
+        variance = np.einsum("ij,ij->i", weights @ self.covariance[:size, :size], weights)
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+
+    def marginal_j(self, time_per_unit_s: _Array, clock: float = 1.0, cap_w: float | None = None) -> _Array:
+        """Joules (C,) that one more unit of each class would cost.
+
+        Its dynamic joules and the active power over its time; at a power cap, where all slows down so that the power
+        stays, the cap's power over its time.
+
+        Args:
+            time_per_unit_s: float64 (C,), time that one unit adds.
+            clock: SM clock over the reference.
+            cap_w: The power limit if it holds the clock down.
+        """
+        if cap_w is not None:
+            return np.asarray(cap_w * time_per_unit_s)
+        unit_factor, active_factor = clock_factors(np.array([clock]), self.dram_share, self.model)
+        return np.asarray(self.unit_j * unit_factor[0] + self.active_w * active_factor[0] * time_per_unit_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Posterior:
+    """Solution and covariance, scaled; ``residual_j`` and ``leverage`` by fitted window."""
+
+    solution: _Array
+    covariance: _Array
+    residual_j: _Array
+    leverage: _Array
+
+
+def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
+    """Fit the joules of kernels to the windows that `EnergyProblem.is_fitted` shows; without any, the prior."""
+    prior = energy_prior(problem, model)
+    rows = problem.is_fitted
+    design = np.zeros((int(rows.sum()), len(prior.scale)))
+    design[:, : problem.num_classes + 1] = _design(problem, prior.dram_share, model)[rows]
+    design *= prior.scale
+    dynamic_j = (problem.energy_j - problem.idle_w * problem.length_s)[rows]
+    energy_j, sensor_j = problem.energy_j[rows], problem.error_j[rows]
+    window_error = model.window_error
+    for _ in range(_NUM_DISCREPANCY_PASSES):
+        noise_j = np.maximum(np.hypot(sensor_j, window_error * energy_j), 1e-9)
+        posterior = _robust(design, dynamic_j, noise_j, prior)
+        found = max(model.window_error, _discrepancy(posterior, noise_j, sensor_j, energy_j))
+        if abs(found - window_error) <= 0.02 * window_error:
+            break
+        window_error = found
+    values = posterior.solution * prior.scale
+    covariance = (posterior.covariance * np.outer(prior.scale, prior.scale))[:-1, :-1]
+    return _fit(problem, model, prior, values, covariance, window_error)
+
+
+def _design(problem: EnergyProblem, dram_share: _Array, model: PowerModel) -> _Array:
+    """What each window has of ``[unit_j, active_w]``, float64 (W, C + 1)."""
+    unit_factor, active_factor = clock_factors(problem.clock, dram_share, model)
+    return np.column_stack([problem.units * unit_factor, problem.busy_s * active_factor])
+
+
+def _robust(design: _Array, target_j: _Array, noise_j: _Array, prior: EnergyPrior) -> _Posterior:
+    """Maximum of the posterior with Student-t errors, by iteratively reweighted least squares."""
+    relative, target = design / noise_j[:, None], target_j / noise_j
+    weight = np.ones(len(target))
+    for _ in range(_MAX_PASSES):
+        gram = relative.T @ (relative * weight[:, None]) + prior.precision
+        solution = nonnegative_minimum(gram, relative.T @ (weight * target) + prior.precision @ prior.mean)
+        residual = target - relative @ solution
+        before, weight = weight, (_DEGREES + 1) / (_DEGREES + residual**2)
+        if np.abs(weight - before).max(initial=0.0) < _SETTLED:
+            break
+    covariance = np.linalg.inv(gram)
+    leverage = before * np.einsum("ij,ij->i", relative @ covariance, relative)
+    return _Posterior(solution, covariance, residual * noise_j, np.minimum(leverage, 1 - 1e-6))
+
+
+def _discrepancy(posterior: _Posterior, noise_j: _Array, sensor_j: _Array, energy_j: _Array) -> float:
+    """Relative error of windows that explains how far those left out are off; 0 if the rest does.
+
+    A window left out errs by ``r / (1 - h)``, r its residual and h its leverage, and its variance is the sensor's, the
+    discrepancy's, and the parameters' ``noise² h / (1 - h)``. The discrepancy is where the median of the squared error
+    over its variance is that of a normal distribution.
+    """
+    if len(energy_j) < _MIN_WINDOWS:
+        return 0.0
+    left = 1.0 - posterior.leverage
+    square = (posterior.residual_j / left) ** 2
+    known = sensor_j**2 + noise_j**2 * posterior.leverage / left
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_more = np.median(square / (known + (middle * energy_j) ** 2 + 1e-18)) > _CHI2_MEDIAN
+        low, high = (middle, high) if is_more else (low, middle)
+    return high if low > 0 else 0.0
+
+
+def _fit(
+    problem: EnergyProblem,
+    model: PowerModel,
+    prior: EnergyPrior,
+    values: _Array,
+    covariance: _Array,
+    window_error: float,
+) -> EnergyFit:
+    """The fit with ``values`` of ``[unit_j, active_w, coefficient, time_w]``; groups by the units of ``problem``."""
+    num_classes = problem.num_classes
+    unit_j, coefficient = values[:num_classes], values[num_classes + 1 :]
+    units = problem.units.sum(axis=0)
+    units = np.where(units > 0, units, 1.0)
+    group, is_resolved = collinear_groups(
+        unit_j * units, covariance[:num_classes, :num_classes] * np.outer(units, units)
+    )
+    return EnergyFit(
+        model=model,
+        unit_j=unit_j,
+        active_w=float(values[num_classes]),
+        coefficient=coefficient[:-1],
+        covariance=covariance,
+        components_j=_components(unit_j, prior.work, coefficient, model),
+        group=group,
+        is_resolved=is_resolved,
+        window_error=window_error,
+        dram_share=prior.dram_share,
+        modes=problem.modes,
+        work=prior.work,
+        time_w=float(coefficient[-1]),
+    )
+
+
+def _components(unit_j: _Array, work: _Array, coefficient: _Array, model: PowerModel) -> _Array:
+    """Joules of a unit by feature; by the model's coefficients where the fitted ones explain nothing."""
+    fitted_j = work[:, :-1] * coefficient[:-1]
+    expected_j = work[:, :-1] * model.coefficient
+    parts = np.where(fitted_j.sum(axis=1, keepdims=True) > 0, fitted_j, expected_j)
+    parts[parts.sum(axis=1) <= 0, _time_column(model)] = 1.0
+    shares: _Array = parts / parts.sum(axis=1, keepdims=True)
+    return shares * unit_j[:, None]
+
+
+def _time_column(model: PowerModel) -> int:
+    features = model.features
+    return features.index(PowerFeature.SM_SECONDS) if PowerFeature.SM_SECONDS in features else len(features) - 1
+
+
+def transfer(
+    fit: EnergyFit, keys: Sequence[Hashable], other_keys: Sequence[Hashable], other_problem: EnergyProblem
+) -> EnergyFit:
+    """A fit for another run's classes, from what this run has taught.
+
+    A class that was there keeps its joules, in proportion to its work if a unit of it has other work now; the further
+    the work is from what was seen, the more of the discrepancy of unseen kernels is added. A new class gets its work's
+    joules with that whole discrepancy.
+
+    Args:
+        fit: Of one run.
+        keys: What its classes are called, (C,).
+        other_keys: What the other run's are called, (D,).
+        other_problem: The other run; its measured energy is not looked at.
+    """
+    other = energy_prior(other_problem, fit.model, fit.time_w)
+    modes = other_problem.modes
+    coefficient = np.append(fit.coefficient, fit.time_w)
+    expected_j, seen_j = other.work @ coefficient, fit.work @ coefficient
+    place = {key: number for number, key in enumerate(keys)}
+    num_classes, num_seen = len(other_keys), len(keys)
+    loading = np.zeros((num_classes + 1 + len(fit.coefficient), len(fit.covariance)))
+    loading[num_classes:, num_seen:] = np.eye(1 + len(fit.coefficient))
+    unit_j, extra = np.zeros(num_classes), np.zeros(num_classes)
+    for number, key in enumerate(other_keys):
+        seen = place.get(key)
+        if seen is None:
+            loading[number, num_seen + 1 :] = other.work[number, :-1]
+            unit_j[number], extra[number] = expected_j[number], other.discrepancy[number] * expected_j[number]
+            continue
+        is_alike = fit.modes[seen] is modes[number] and seen_j[seen] > 0
+        ratio = expected_j[number] / seen_j[seen] if is_alike else 1.0
+        loading[number, seen] = ratio
+        unit_j[number] = ratio * fit.unit_j[seen]
+        extra[number] = other.discrepancy[number] * min(abs(ratio - 1.0), 1.0) * unit_j[number]
+    covariance = loading @ fit.covariance @ loading.T
+    covariance[np.arange(num_classes), np.arange(num_classes)] += extra**2
+    values = np.concatenate([unit_j, [fit.active_w], coefficient])
+    return _fit(other_problem, fit.model, other, values, covariance, fit.window_error)

@@ -1,0 +1,48 @@
+"""Least squares with no negative unknown, from a Gram matrix."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["nonnegative_minimum"]
+
+_Array = NDArray[Any]
+
+_PATIENCE: Final = 3
+"""Exchanges of whole blocks that may fail to lower the number of violations before single ones are exchanged."""
+
+
+def nonnegative_minimum(gram: _Array, linear: _Array) -> _Array:
+    """The ``z >= 0`` that minimises ``z'Gz / 2 - b'z``, exactly.
+
+    An active-set method with exchanges of whole blocks (Portugal, Júdice and Vicente, 1994; Lawson and Hanson, 1974,
+    exchange one unknown at a time): unknowns are free or at zero, the free ones solve their own equations, and those
+    that come out negative, or at zero would rather grow, change sides. Where blocks do not settle, single exchanges
+    (Murty's rule) do, as G is positive definite.
+
+    Args:
+        gram: float64 (n, n), symmetric positive definite, best with a diagonal of one order of magnitude.
+        linear: float64 (n,), b.
+    """
+    is_free = np.ones(len(linear), bool)
+    tolerance = 1e-10 * max(1.0, float(np.abs(linear).max(initial=0.0)))
+    fewest, patience = len(linear) + 1, _PATIENCE
+    while True:
+        solution = np.zeros(len(linear))
+        if is_free.any():
+            solution[is_free] = np.linalg.solve(gram[np.ix_(is_free, is_free)], linear[is_free])
+        pull = linear - gram @ solution
+        is_wrong = np.where(is_free, solution < 0.0, pull > tolerance)
+        num_wrong = int(is_wrong.sum())
+        if num_wrong == 0:
+            return solution
+        if num_wrong < fewest:
+            fewest, patience = num_wrong, _PATIENCE
+        elif patience > 0:
+            patience -= 1
+        else:
+            is_wrong[: int(np.flatnonzero(is_wrong)[-1])] = False
+        is_free ^= is_wrong
