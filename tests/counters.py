@@ -1,0 +1,109 @@
+"""Builders of captures with hardware counters whose true rates are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmeter_native.model.capture import Capture
+from qmeter_native.model.counter_quantity import CounterQuantity
+from qmeter_native.model.tables import CounterTable, CounterWindowTable, KernelTable
+from tests.factories import T0, CaptureBuilder
+
+_Array = NDArray[Any]
+
+
+def kernel_rows(start_ns: _Array, end_ns: _Array, class_id: _Array, stream: _Array | int = 7) -> KernelTable:
+    """Kernels of device 0 at times after ``T0``, in order of start."""
+    order = np.argsort(start_ns, kind="stable")
+    rows = len(order)
+    stream = np.broadcast_to(stream, (rows,))
+    columns: dict[str, Any] = {spec.name: np.zeros(rows) for spec in KernelTable.columns()}
+    columns |= {"start_ns": T0 + start_ns[order], "end_ns": T0 + end_ns[order], "class_id": class_id[order]}
+    return KernelTable.from_columns(**(columns | {"stream": stream[order], "range_id": np.full(rows, -1)}))
+
+
+def chain(rng: np.random.Generator, mean_ns: list[int], count: int, gap_ns: int = 900) -> KernelTable:
+    """``count`` rounds of kernels one after another, one of each class, with jittered lengths and gaps."""
+    length = (np.tile(mean_ns, count) * rng.lognormal(0.0, 0.1, len(mean_ns) * count)).astype("i8") + 1
+    gap = rng.integers(0, 2 * gap_ns + 1, len(length))
+    end = np.cumsum(length + gap)
+    return kernel_rows(end - length, end, np.tile(np.arange(len(mean_ns)), count))
+
+
+def counted(
+    kernels: KernelTable,
+    rates: dict[CounterQuantity, list[float]],
+    *,
+    background: float = 0.0,
+    interval_ns: int = 50_000,
+    noise: float = 0.0,
+    lag_ns: int = 0,
+    rng: np.random.Generator | None = None,
+) -> Capture:
+    """A capture of kernels and of samples of what they did.
+
+    Args:
+        kernels: What ran.
+        rates: By quantity, counts per second of each class.
+        background: Counts per second of every quantity while nothing runs.
+        interval_ns: Length of a sample.
+        noise: Relative noise of each sample.
+        lag_ns: By how much samples are stamped late.
+        rng: Of the noise and of the phase of the first sample.
+    """
+    rng = rng or np.random.default_rng(0)
+    begin = int(kernels.start_ns[0]) - interval_ns + int(rng.integers(interval_ns))
+    edges = np.arange(begin, int(kernels.end_ns.max()) + 2 * interval_ns, interval_ns)
+    tables = []
+    for quantity, rate in rates.items():
+        value = np.diff(_cumulative(kernels, np.array(rate), background, edges))
+        value *= 1 + noise * rng.standard_normal(len(value))
+        count = len(value)
+        tables.append(
+            CounterTable.from_columns(
+                device=np.zeros(count),
+                quantity=np.full(count, quantity),
+                start_ns=edges[:-1] + lag_ns,
+                end_ns=edges[1:] + lag_ns,
+                value=value,
+            )
+        )
+    builder = CaptureBuilder(int(edges[-1]) - T0 + 1_000_000)
+    for number in range(int(kernels.class_id.max()) + 1):
+        builder.kernel(0, 1, f"kernel{number}")
+    capture = builder.build()
+    window = CounterWindowTable.from_columns(
+        device=[0],
+        enable_ns=[edges[0] - 1],
+        start_ns=[edges[0]],
+        stop_ns=[edges[-1]],
+        disable_ns=[edges[-1] + abs(lag_ns) + 1],
+        interval_ns=[interval_ns],
+        num_samples=[len(edges) - 1],
+        num_lost=[0],
+    )
+    manifest = replace(capture.manifest, start_ns=int(edges[0]), measure_start_ns=int(edges[0]))
+    return replace(
+        capture, manifest=manifest, kernels=kernels, counters=CounterTable.concat(tables), counter_windows=window
+    )
+
+
+def _cumulative(kernels: KernelTable, rate: _Array, background: float, time_ns: _Array) -> _Array:
+    """Counts before each time: every kernel at its class's rate while it runs, and the background while none does."""
+    per_ns = rate[kernels.class_id] / 1e9
+    event = np.concatenate([kernels.start_ns, kernels.end_ns])
+    order = np.argsort(event, kind="stable")
+    at = event[order]
+    slope = np.cumsum(np.concatenate([per_ns, -per_ns])[order])
+    running = np.cumsum(np.concatenate([np.ones(len(per_ns), int), np.full(len(per_ns), -1)])[order])
+    slope[running == 0] = background / 1e9
+    total = np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(at))])
+    inside = np.interp(time_ns - T0, at - T0, total)
+    before = np.minimum(time_ns - at[0], 0) * background / 1e9
+    after = np.maximum(time_ns - at[-1], 0) * background / 1e9
+    counts: _Array = inside + before + after
+    return counts
