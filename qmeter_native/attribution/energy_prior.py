@@ -76,10 +76,8 @@ def energy_prior(problem: EnergyProblem, model: PowerModel, time_w: float | None
     counted = features_of(problem, model)
     is_timed = np.array([mode is EnergyMode.TIME for mode in problem.modes], bool) | (counted @ model.coefficient <= 0)
     work = np.column_stack([np.where(is_timed[:, None], 0.0, counted), np.where(is_timed, _seconds(problem, model), 0)])
-    dram_j = sum(
-        (work[:, k] * model.coefficient[k] for k, name in enumerate(model.features) if not name.is_core),
-        np.zeros(problem.num_classes),
-    )
+    is_core = np.array([feature.is_core for feature in model.features], bool)
+    dram_j = work[:, :-1] @ np.where(is_core, 0.0, model.coefficient)
     known_j = work[:, :-1] @ model.coefficient
     dram_share = np.divide(dram_j, known_j, out=np.zeros_like(known_j), where=known_j > 0)
     if time_w is None:
@@ -124,11 +122,11 @@ def _scaled(
 def _seconds(problem: EnergyProblem, model: PowerModel) -> _Array:
     """Seconds of one unit: SM seconds if they are given, else the time that a unit took on average."""
     units = problem.units.sum(axis=0)
-    mean_s = np.divide(problem.time_s.sum(axis=0), units, out=np.zeros(problem.num_classes), where=units > 0)
+    mean_s: _Array = np.divide(problem.time_s.sum(axis=0), units, out=np.zeros(problem.num_classes), where=units > 0)
     if PowerFeature.SM_SECONDS not in problem.features:
         return mean_s
     given = problem.work[:, problem.features.index(PowerFeature.SM_SECONDS)]
-    return np.where(given > 0, given, mean_s)
+    return np.asarray(np.where(given > 0, given, mean_s))
 
 
 def _time_watts(
@@ -139,8 +137,8 @@ def _time_watts(
     At least a tenth of all power in their time, so that a poor model of the others does not take it all.
     """
     rows = problem.is_fitted & (problem.energy_j > 0)
-    unit_factor, active_factor = clock_factors(problem.clock[rows], dram_share, model)
     energy_j = problem.energy_j[rows]
+    unit_factor, active_factor = clock_factors(problem.clock[rows], dram_share, model)
     time_s = (problem.units[rows] * unit_factor) @ seconds
     if not time_s.any():
         return 0.0

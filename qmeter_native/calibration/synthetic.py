@@ -118,7 +118,7 @@ def synthetic_case(kind: str, seed: int, num_windows: int = 60, num_classes: int
         length_s=length_s,
         energy_j=window_j + error_j * outlier * rng.standard_normal(num_windows),
         error_j=error_j,
-        idle_w=idle_w,
+        idle_w=np.full(num_windows, _IDLE_W),
         busy_s=busy_s,
         clock=clock,
         cap_w=cap_w,
@@ -182,5 +182,5 @@ def _capped_clock(
         middle = (low + high) / 2
         power_w = _IDLE_W + _above_idle(units, unit_j, dram_share, busy_s, middle, model) / length_s
         low, high = np.where(power_w > _CAP_W, low, middle), np.where(power_w > _CAP_W, middle, high)
-    is_capped = high < 0.999
+    is_capped = high < 1.0
     return np.where(is_capped, low, 1.0), np.where(is_capped, _CAP_W, 0.0)
