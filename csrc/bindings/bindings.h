@@ -27,5 +27,6 @@ void bind_spool(pybind11::module_& module);
 void bind_kernel_tracer(pybind11::module_& module);
 void bind_step_marker(pybind11::module_& module);
 void bind_energy_sampler(pybind11::module_& module);
+void bind_pm_sampler(pybind11::module_& module);
 
 }  // namespace qmeter

@@ -21,7 +21,7 @@ void translate(std::exception_ptr pending) {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "The native core of qmeter-native: spool, kernel tracer, energy sampler.";
+  module.doc() = "The native core of qmeter-native: spool, kernel tracer, energy sampler, PM sampler.";
   native_fault = PyErr_NewException("qmeter_native._native.NativeFault", nullptr, nullptr);
   if (native_fault == nullptr) throw py::error_already_set();
   module.attr("NativeFault") = py::reinterpret_borrow<py::object>(native_fault);
@@ -31,4 +31,5 @@ PYBIND11_MODULE(_native, module) {
   qmeter::bind_kernel_tracer(module);
   qmeter::bind_step_marker(module);
   qmeter::bind_energy_sampler(module);
+  qmeter::bind_pm_sampler(module);
 }
