@@ -39,7 +39,8 @@ class AbiTable:
         vendor_headers: To include, in this order.
         packages: Distributions that hold the headers, by a label for each version.
         values: The vendor's constant for each of ours.
-        newer_values: Likewise, macros that old headers lack: compared where they are.
+        newer_if: A condition of the preprocessor, true for headers that have ``newer_values``.
+        newer_values: Constants like ``values`` that old headers lack, or number otherwise.
         structs: Structs.
         functions: Exported names; ours is a function type of the same name.
     """
@@ -50,6 +51,7 @@ class AbiTable:
     vendor_headers: tuple[str, ...]
     packages: Mapping[str, tuple[str, ...]]
     values: Mapping[str, str] = field(default_factory=dict)
+    newer_if: str = "1"
     newer_values: Mapping[str, str] = field(default_factory=dict)
     structs: tuple[AbiStruct, ...] = ()
     functions: tuple[str, ...] = ()
@@ -228,6 +230,7 @@ _NVML: Final = AbiTable(
         "kPowerScopeGpu": "NVML_POWER_SCOPE_GPU",
         "kPowerScopeMemory": "NVML_POWER_SCOPE_MEMORY",
         "kPowerCapTimeField": "NVML_FI_DEV_PERF_POLICY_POWER",
+        "kThermalPolicyTimeField": "NVML_FI_DEV_PERF_POLICY_THERMAL",
         "kPolicyPower": "NVML_PERF_POLICY_POWER",
         "kPolicyThermal": "NVML_PERF_POLICY_THERMAL",
         "kTotalPowerSamples": "NVML_TOTAL_POWER_SAMPLES",
@@ -243,6 +246,7 @@ _NVML: Final = AbiTable(
         "kValueSignedLongLong": "NVML_VALUE_TYPE_SIGNED_LONG_LONG",
         "kValueSignedInt": "NVML_VALUE_TYPE_SIGNED_INT",
     },
+    newer_if="NVML_API_VERSION >= 13",
     newer_values={
         "kSoftwareThermalTimeField": "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN",
         "kHardwareThermalTimeField": "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN",

@@ -54,7 +54,7 @@ def probe_of(table: AbiTable, include_dirs: list[Path]) -> str:
     for name, vendor in table.values.items():
         lines.append(f'static_assert(int64_t({ours}::{name}) == int64_t({vendor}), "{name}");')
     for name, vendor in table.newer_values.items():
-        lines.append(f'#ifdef {vendor}\nstatic_assert({ours}::{name} == {vendor}, "{name}");\n#endif')
+        lines.append(f'#if {table.newer_if}\nstatic_assert({ours}::{name} == {vendor}, "{name}");\n#endif')
     for struct in table.structs:
         vendors = list(names_in_headers(struct, include_dirs))
         if not vendors:

@@ -21,9 +21,10 @@ constexpr unsigned kPowerInstantField = 186;  // NVML_FI_DEV_POWER_INSTANT
 constexpr unsigned kPowerScopeGpu = 0;
 constexpr unsigned kPowerScopeMemory = 2;
 
-// Time for which clocks were held down, cumulative, in nanoseconds. NVML_FI_DEV_PERF_POLICY_POWER, since CUDA
-// 13 also NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP; the others are newer than drivers of CUDA 12.
-constexpr unsigned kPowerCapTimeField = 74;
+// Time for which clocks were held down, cumulative, in nanoseconds. The last three have these numbers since
+// CUDA 13; in CUDA 12.9 they were 251 to 253, and 269 to 271 were settings of power smoothing.
+constexpr unsigned kPowerCapTimeField = 74;          // NVML_FI_DEV_PERF_POLICY_POWER
+constexpr unsigned kThermalPolicyTimeField = 75;     // NVML_FI_DEV_PERF_POLICY_THERMAL
 constexpr unsigned kSoftwareThermalTimeField = 269;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN
 constexpr unsigned kHardwareThermalTimeField = 270;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN
 constexpr unsigned kPowerBrakeTimeField = 271;       // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN

@@ -86,6 +86,23 @@ struct Functions {
           "nvmlDeviceGetCurrentClocksThrottleReasons");
 };
 
+struct ThrottleField {
+  unsigned field;
+  int64_t NvmlThrottleTimes::*time_ns;
+};
+
+std::vector<ThrottleField> throttle_fields(int cuda_driver_version) {
+  constexpr int kCuda13 = 13000;
+  if (cuda_driver_version < kCuda13) {
+    return {{nvml::kPowerCapTimeField, &NvmlThrottleTimes::power_ns},
+            {nvml::kThermalPolicyTimeField, &NvmlThrottleTimes::thermal_ns}};
+  }
+  return {{nvml::kPowerCapTimeField, &NvmlThrottleTimes::power_ns},
+          {nvml::kPowerBrakeTimeField, &NvmlThrottleTimes::power_ns},
+          {nvml::kSoftwareThermalTimeField, &NvmlThrottleTimes::thermal_ns},
+          {nvml::kHardwareThermalTimeField, &NvmlThrottleTimes::thermal_ns}};
+}
+
 class NvmlLibrary final : public Nvml {
  public:
   explicit NvmlLibrary(const std::string& path) : library_(path.empty() ? kSoname : path) {
@@ -209,6 +226,7 @@ class NvmlLibrary final : public Nvml {
   Functions functions_{library_};
   nvml::nvmlShutdown* shutdown_ = nullptr;
   std::vector<nvml::Sample> ring_;
+  const std::vector<ThrottleField> throttle_fields_ = throttle_fields(NvmlLibrary::cuda_driver_version());
 };
 
 nvml::Return NvmlLibrary::power_fields(nvml::Device device, std::vector<NvmlPowerField>& fields) {
@@ -226,19 +244,16 @@ nvml::Return NvmlLibrary::power_fields(nvml::Device device, std::vector<NvmlPowe
   return result;
 }
 
-// The power brake and the two thermal limits have a counter each; both may act at once, which counts twice.
+// Of limits that act at once, each counts.
 nvml::Return NvmlLibrary::throttle_times(nvml::Device device, NvmlThrottleTimes& times) {
   times = {};
-  std::array<nvml::FieldValue, 4> values{};
-  values[0].fieldId = nvml::kPowerCapTimeField;
-  values[1].fieldId = nvml::kPowerBrakeTimeField;
-  values[2].fieldId = nvml::kSoftwareThermalTimeField;
-  values[3].fieldId = nvml::kHardwareThermalTimeField;
+  std::vector<nvml::FieldValue> values(throttle_fields_.size());
+  for (size_t i = 0; i < values.size(); ++i) values[i].fieldId = throttle_fields_[i].field;
   nvml::Return result = call(functions_.field_values, device, static_cast<int>(values.size()), values.data());
   if (result == nvml::kErrorGpuIsLost) return result;
   for (size_t i = 0; result == nvml::kSuccess && i < values.size(); ++i) {
     if (values[i].nvmlReturn != nvml::kSuccess) continue;
-    int64_t& time_ns = i < 2 ? times.power_ns : times.thermal_ns;
+    int64_t& time_ns = times.*throttle_fields_[i].time_ns;
     time_ns = std::max<int64_t>(time_ns, 0) + to_integer(values[i].valueType, values[i].value);
   }
   if (times.power_ns < 0) result = violation_time(device, nvml::kPolicyPower, times.power_ns);

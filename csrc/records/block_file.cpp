@@ -154,6 +154,7 @@ void BlockFile::sync() noexcept {
 
 void BlockFile::close() noexcept {
   replace_open_file(this, nullptr);
+  if (has_own_file()) flock(fd_, LOCK_UN);  // a child that was just forked may not have closed its copy yet
   if (has_own_file() && ::close(fd_) != 0 && error_.empty()) fail("close", errno);
   fd_ = -1;
 }

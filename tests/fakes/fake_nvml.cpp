@@ -113,7 +113,7 @@ void FakeDevice::restore_defaults() {
       {"temperature_error", 0},
       {"throttle_reasons_error", 0},
       {"power_cap_error", 0},
-      {"newer_throttle_error", 0},  // of the fields that came after CUDA 12
+      {"newer_throttle_error", 0},  // of all other throttle times
       {"violation_error", nvml::kErrorNotSupported},
       {"lost_at_ns", 0},
       {"slow_call_ns", 0},
@@ -127,6 +127,7 @@ std::atomic<unsigned> num_devices{0};
 std::atomic<int64_t> origin_ns{0};
 std::atomic<int> init_error{0};
 std::atomic<int> count_error{0};
+std::atomic<int> cuda_driver_version{13000};
 
 FakeDevice& at(nvml::Device handle) { return devices[reinterpret_cast<uintptr_t>(handle) - 1]; }
 
@@ -208,6 +209,7 @@ void fill_field(const FakeDevice& device, nvml::FieldValue& field) {
 // Whether the field is a throttle time; if so, it is filled.
 bool fill_throttle_time(const FakeDevice& device, nvml::FieldValue& field) {
   static const std::map<unsigned, const char*> keys = {{nvml::kPowerCapTimeField, "power_cap_ns"},
+                                                       {nvml::kThermalPolicyTimeField, "software_thermal_ns"},
                                                        {nvml::kPowerBrakeTimeField, "power_brake_ns"},
                                                        {nvml::kSoftwareThermalTimeField, "software_thermal_ns"},
                                                        {nvml::kHardwareThermalTimeField, "hardware_thermal_ns"}};
@@ -255,6 +257,7 @@ void fake_nvml_reset(unsigned count) {
   origin_ns = now_ns();
   init_error = 0;
   count_error = 0;
+  cuda_driver_version = 13000;
   for (FakeDevice& device : devices) device.restore_defaults();
 }
 
@@ -267,9 +270,11 @@ int fake_nvml_set(unsigned device, const char* key, long long value) {
 }
 
 int fake_nvml_set_library(const char* key, long long value) {
-  const bool is_init = std::strcmp(key, "init_error") == 0;
-  if (!is_init && std::strcmp(key, "count_error") != 0) return -1;
-  (is_init ? init_error : count_error) = static_cast<int>(value);
+  const std::map<std::string, std::atomic<int>*> settings = {
+      {"init_error", &init_error}, {"count_error", &count_error}, {"cuda_driver_version", &cuda_driver_version}};
+  const auto found = settings.find(key);
+  if (found == settings.end()) return -1;
+  *found->second = static_cast<int>(value);
   return 0;
 }
 
@@ -314,7 +319,7 @@ nvml::Return nvmlSystemGetNVMLVersion(char* text, unsigned length) {
 }
 
 nvml::Return nvmlSystemGetCudaDriverVersion_v2(int* version) {
-  *version = 13000;
+  *version = cuda_driver_version;
   return nvml::kSuccess;
 }
 

@@ -11,7 +11,7 @@ void fake_nvml_reset(unsigned num_devices);
 // Settings of a device are listed in fake_nvml.cpp. Return 0, or -1 if there is no such device or setting.
 int fake_nvml_set(unsigned device, const char* key, long long value);
 
-// A setting of the library: "init_error", "count_error".
+// A setting of the library: "init_error", "count_error", "cuda_driver_version".
 int fake_nvml_set_library(const char* key, long long value);
 
 // How often a call was made on a device: "total_energy", "power_fields", …; -1 if there is no such call.

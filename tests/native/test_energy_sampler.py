@@ -197,6 +197,17 @@ def test_throttle_times_come_from_what_the_driver_has(
     assert (throttles.power_ns[0], throttles.thermal_ns[0]) == expected
 
 
+def test_a_driver_of_cuda_12_numbers_its_throttle_times_otherwise(
+    fake_nvml: FakeNvml, record_energy: RecordEnergy
+) -> None:
+    fake_nvml.reset(power_cap_ns=5, power_brake_ns=100, software_thermal_ns=3, hardware_thermal_ns=100)
+    fake_nvml.set_library("cuda_driver_version", 12090)
+    recording = record_energy(**FAST)
+    wait_until(lambda: fake_nvml.num_calls(0, "throttle") > 7)
+    throttles = recording.throttles()
+    assert (throttles.power_ns[0], throttles.thermal_ns[0]) == (5, 3)
+
+
 def test_a_driver_without_throttle_times_leaves_no_rows(fake_nvml: FakeNvml, record_energy: RecordEnergy) -> None:
     fake_nvml.reset(power_cap_error=NOT_SUPPORTED, newer_throttle_error=NOT_SUPPORTED)
     recording = record_energy(**FAST)

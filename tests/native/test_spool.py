@@ -266,6 +266,17 @@ def test_a_forked_child_does_not_keep_the_spool_locked(new_spool: NewSpool, tmp_
     os.close(stop_reader)
 
 
+def test_a_forked_child_has_no_copy_of_the_spools_descriptor(new_spool: NewSpool, tmp_path: Path) -> None:
+    spool = new_spool()
+    child = os.fork()
+    if child == 0:
+        links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        os._exit(links.count(str(tmp_path / "spool")))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert is_being_written(tmp_path / "spool")
+    spool.close()
+
+
 def test_a_file_that_took_over_the_descriptor_is_left_alone(new_spool: NewSpool, tmp_path: Path) -> None:
     spool = new_spool()
     (number,) = [
