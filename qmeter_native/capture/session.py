@@ -25,7 +25,7 @@ from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, Validity
 from qmeter_native.storage.reader import read_capture
 from qmeter_native.storage.schema import SPOOL_FOLDER, SPOOL_SUFFIX
-from qmeter_native.units import mw_to_w, ns_to_s
+from qmeter_native.units import mw_to_w, ns_to_s, s_to_ns
 
 __all__ = ["Session", "SessionOptions"]
 
@@ -46,6 +46,9 @@ class SessionOptions:
         cupti_path: A libcupti to use instead of the one that would be found.
         nvml_path: A libnvidia-ml to use instead of the system's.
         powercap_root: Where Linux shows RAPL.
+        edge_period_s: Time between two edges of an energy counter that are looked for; windows of a few seconds want
+            some near their ends.
+        counter_cpu_share: Most of a core that the calls for them may take, 0 to 1: edges come less often beyond it.
     """
 
     device: str = "auto"
@@ -54,6 +57,8 @@ class SessionOptions:
     cupti_path: str | None = None
     nvml_path: str | None = None
     powercap_root: str = "/sys/class/powercap"
+    edge_period_s: float = 1.0
+    counter_cpu_share: float = 0.007
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
@@ -267,6 +272,8 @@ def _start_sampler(native: Any, spool: Any, options: SessionOptions) -> Any:
         powercap_root=options.powercap_root,
         use_nvml=options.device != "cpu",
         use_rapl=options.device != "cuda",
+        edge_period_ns=s_to_ns(options.edge_period_s),
+        counter_cpu_share=options.counter_cpu_share,
     )
 
 
