@@ -1,4 +1,5 @@
-"""Builds the extension and the injected library, and maps `kernels/` to `qmeter_native.kernels`.
+"""Builds the extension and the injected library, and maps `kernels/` to `qmeter_native.kernels`, `csrc/cuda/` to
+`qmeter_native.cuda`.
 
 Everything else is in pyproject.toml.
 """
@@ -13,6 +14,10 @@ HEADERS = sorted(map(str, Path("csrc").rglob("*.h")))
 NEWEST_INPUT = max(Path(path).stat().st_mtime for path in [*HEADERS, "setup.py"])
 INJECT = "qmeter_native.libqmeter_inject"
 EXPORTS = "csrc/inject/exports.map"
+MAPPED = {
+    "qmeter_native.kernels": "kernels",
+    "qmeter_native.cuda": "csrc/cuda",  # compiled at run time
+}
 LINK_TO_STAND_ALONE = [
     # The traced program has a C++ library of its own, or none.
     "-static-libstdc++",
@@ -65,8 +70,8 @@ def native(name, *, without, **options):
 
 setup(
     # A top-level package called `kernels` belongs to another, widely used project.
-    packages=[*find_packages(include=["qmeter_native", "qmeter_native.*"]), "qmeter_native.kernels"],
-    package_dir={"qmeter_native.kernels": "kernels"},
+    packages=[*find_packages(include=["qmeter_native", "qmeter_native.*"]), *MAPPED],
+    package_dir=MAPPED,
     cmdclass={"build_ext": BuildNative},
     ext_modules=[
         native("qmeter_native._native", without={"inject"}),
