@@ -8,45 +8,34 @@ the long tails of Student's t distribution: iteratively reweighted least squares
 How far windows err is taken from the run itself: each is predicted without it, in closed form by the hat matrix
 (Cook and Weisberg, 1982), and the spread of those errors beyond the sensor's and the parameters' own is the windows'
 discrepancy. It enters the weights, and so the covariance.
+
+One exponent for all clocks is a simplification, and with many windows a wrong one would pass for differences between
+kernels. A run may therefore bend the law of its clocks (`ClockLaw.shift`), by linearisation, at a prior's cost.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.clock_law import ClockLaw
 from qmeter_native.attribution.collinear import collinear_groups
-from qmeter_native.attribution.energy_prior import EnergyPrior, clock_factors, energy_prior
+from qmeter_native.attribution.energy_prior import EnergyPrior, energy_prior
 from qmeter_native.attribution.energy_problem import EnergyProblem
-from qmeter_native.attribution.nonnegative import nonnegative_minimum
+from qmeter_native.attribution.robust_posterior import SHIFT_ERROR, robust_posterior, window_discrepancy
 from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
 
 __all__ = ["EnergyFit", "EnergyPrediction", "fit_energy", "transfer"]
 
 _Array = NDArray[Any]
 
-_DEGREES: Final = 4.0
-"""Of freedom of Student's t distribution of windows' errors: robust, and hardly less efficient if they are normal."""
-_EFFICIENCY: Final = 0.879
-"""Information of a normal window under Student-t weights of 4 degrees, over the mean weight: ``E[ψ']² / (E[ψ²] E[w])``
-with ``w = 5 / (4 + r²)`` and ``ψ = w r`` (Huber, Robust Statistics, 1981, chapter 6). The Gram matrix alone would give
-errors that are 7 % too small."""
-_MAX_PASSES: Final = 30
-_SETTLED: Final = 1e-4
-"""Change of weights at which reweighting ends."""
-_NUM_DISCREPANCY_PASSES: Final = 3
-_MAX_SQUARE: Final = 6.25
-"""Squared errors of windows, over their variance, count up to here for the spread: 2.5 standard errors, 1.2 % of a normal
-distribution."""
-_MEAN_SQUARE: Final = 0.9776
-"""Their mean then, of a normal distribution."""
-_MIN_DEGREES: Final = 4.0
-"""Windows less parameters; fewer say little of their own spread, and the model's is taken."""
+_NUM_PASSES: Final = 4
+"""Of the windows' discrepancy and the exponents' shift, which both settle within 2 % by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +74,8 @@ class EnergyFit:
         is_resolved: bool (C,).
         window_error: Standard deviation over mean of windows around the model, from leaving each out; at least the
             model's.
-        dram_share: float64 (C,), part of ``unit_j`` that does not go with the clock.
+        law: How joules go with the clock.
+        shift_error: Standard error of the law's shift.
         modes: EnergyMode of each class.
         work: float64 (C, K + 1), of a unit; the last column is seconds of classes of which only the time is known.
         time_w: Mean dynamic power of such classes.
@@ -100,7 +90,8 @@ class EnergyFit:
     group: _Array
     is_resolved: _Array
     window_error: float
-    dram_share: _Array
+    law: ClockLaw
+    shift_error: float
     modes: tuple[EnergyMode, ...]
     work: _Array
     time_w: float
@@ -108,13 +99,14 @@ class EnergyFit:
     def predict(self, problem: EnergyProblem) -> EnergyPrediction:
         """Energy of the windows of ``problem``, whose classes are the fit's; its measured energy is not looked at."""
         num_classes = len(self.unit_j)
-        design = _design(problem, self.dram_share, self.model)
+        design = _design(problem, *self.law.factors(problem.clock))
         idle_j = problem.idle_w * problem.length_s
         dynamic_j = design[:, :num_classes] * self.unit_j
         active_j = design[:, num_classes] * self.active_w
         mean_j = idle_j + active_j + dynamic_j.sum(axis=1)
-        error_j = np.hypot(self.sum_error(design), self.window_error * mean_j)
-        return EnergyPrediction(mean_j, error_j, idle_j, active_j, dynamic_j)
+        bend_j = _bend(problem, self.law, np.append(self.unit_j, self.active_w))
+        form_j = np.hypot(self.window_error * mean_j, self.shift_error * bend_j)
+        return EnergyPrediction(mean_j, np.hypot(self.sum_error(design), form_j), idle_j, active_j, dynamic_j)
 
     def class_j(self, total_units: _Array) -> tuple[_Array, _Array]:
         """Dynamic joules of ``total_units`` (C,) of each class at the reference clock, and their standard errors."""
@@ -141,85 +133,58 @@ class EnergyFit:
         """
         if cap_w is not None:
             return np.asarray(cap_w * time_per_unit_s)
-        unit_factor, active_factor = clock_factors(np.array([clock]), self.dram_share, self.model)
+        unit_factor, active_factor = self.law.factors(np.array([clock]))
         return np.asarray(self.unit_j * unit_factor[0] + self.active_w * active_factor[0] * time_per_unit_s)
-
-
-@dataclass(frozen=True, slots=True)
-class _Posterior:
-    """Solution and covariance, scaled; ``residual_j`` and ``leverage`` by fitted window."""
-
-    solution: _Array
-    covariance: _Array
-    residual_j: _Array
-    leverage: _Array
 
 
 def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
     """Fit the joules of kernels to the windows that `EnergyProblem.is_fitted` shows; without any, the prior."""
     prior = energy_prior(problem, model)
     rows = problem.is_fitted
-    design = np.zeros((int(rows.sum()), len(prior.scale)))
-    design[:, : problem.num_classes + 1] = _design(problem, prior.dram_share, model)[rows]
-    design *= prior.scale
+    law = ClockLaw.of(model, prior.dram_share, pivot=_pivot(problem))
     dynamic_j = (problem.energy_j - problem.idle_w * problem.length_s)[rows]
     energy_j, sensor_j = problem.energy_j[rows], problem.error_j[rows]
-    window_error = model.window_error
-    for _ in range(_NUM_DISCREPANCY_PASSES):
+    window_error, values = model.window_error, prior.mean * prior.scale
+    for _ in range(_NUM_PASSES):
         noise_j = np.maximum(np.hypot(sensor_j, window_error * energy_j), 1e-9)
-        posterior = _robust(design, dynamic_j, noise_j, prior)
-        found = max(model.window_error, _discrepancy(posterior, noise_j, sensor_j, energy_j))
-        if abs(found - window_error) <= 0.02 * window_error:
+        design = _scaled_design(problem, law, values, prior)[rows]
+        posterior = robust_posterior(design, dynamic_j, noise_j, prior, law.shift)
+        values = posterior.solution[:-1] * prior.scale
+        turn = float(posterior.solution[-1]) * SHIFT_ERROR
+        found = max(model.window_error, window_discrepancy(posterior, noise_j, sensor_j, energy_j))
+        is_settled = abs(found - window_error) <= 0.02 * window_error and abs(turn) < 0.02 * SHIFT_ERROR
+        window_error, law = found, replace(law, shift=law.shift + turn)
+        if is_settled:
             break
-        window_error = found
-    values = posterior.solution * prior.scale
-    covariance = (posterior.covariance * np.outer(prior.scale, prior.scale))[:-1, :-1]
-    return _fit(problem, model, prior, values, covariance, window_error)
+    covariance = (posterior.covariance[:-1, :-1] * np.outer(prior.scale, prior.scale))[:-1, :-1]
+    shift_error = SHIFT_ERROR * math.sqrt(posterior.covariance[-1, -1])
+    return _fit(problem, model, prior, values, covariance, window_error, law, shift_error)
 
 
-def _design(problem: EnergyProblem, dram_share: _Array, model: PowerModel) -> _Array:
+def _pivot(problem: EnergyProblem) -> float:
+    """Geometric mean of the clocks of fitted windows by busy time; 1 without any."""
+    busy_s = problem.busy_s * problem.is_fitted
+    return math.exp(float(busy_s @ np.log(problem.clock)) / float(busy_s.sum())) if busy_s.any() else 1.0
+
+
+def _design(problem: EnergyProblem, unit_factor: _Array, active_factor: _Array) -> _Array:
     """What each window has of ``[unit_j, active_w]``, float64 (W, C + 1)."""
-    unit_factor, active_factor = clock_factors(problem.clock, dram_share, model)
     return np.column_stack([problem.units * unit_factor, problem.busy_s * active_factor])
 
 
-def _robust(design: _Array, target_j: _Array, noise_j: _Array, prior: EnergyPrior) -> _Posterior:
-    """Maximum of the posterior with Student-t errors, by iteratively reweighted least squares."""
-    relative, target = design / noise_j[:, None], target_j / noise_j
-    weight = np.ones(len(target))
-    for _ in range(_MAX_PASSES):
-        gram = relative.T @ (relative * weight[:, None]) + prior.precision
-        solution = nonnegative_minimum(gram, relative.T @ (weight * target) + prior.precision @ prior.mean)
-        residual = target - relative @ solution
-        before, weight = weight, (_DEGREES + 1) / (_DEGREES + residual**2)
-        if np.abs(weight - before).max(initial=0.0) < _SETTLED:
-            break
-    leverage = before * np.einsum("ij,ij->i", relative @ np.linalg.inv(gram), relative)
-    covariance = np.linalg.inv(_EFFICIENCY * gram + (1.0 - _EFFICIENCY) * prior.precision)
-    return _Posterior(solution, covariance, residual * noise_j, np.minimum(leverage, 1 - 1e-6))
+def _bend(problem: EnergyProblem, law: ClockLaw, values: _Array) -> _Array:
+    """By how many joules (W,) windows grow with the law's shift, at ``values`` of ``[unit_j, active_w]``."""
+    core_j = _design(problem, *law.core_factors(problem.clock)) @ values
+    return np.asarray(core_j * np.log(problem.clock / law.pivot))
 
 
-def _discrepancy(posterior: _Posterior, noise_j: _Array, sensor_j: _Array, energy_j: _Array) -> float:
-    """Relative error of windows that explains how far those left out are off; 0 if the rest does.
-
-    A window left out errs by ``r / (1 - h)``, r its residual and h its leverage, and its variance is the sensor's, the
-    discrepancy's, and the parameters' ``noise² h / (1 - h)``. The discrepancy is where the mean of the squared errors
-    over their variances, each up to `_MAX_SQUARE`, is that of a normal distribution (Huber's proposal 2), widened as
-    Student's t distribution is by the m degrees of freedom that are left: by m / (m - 2) in variance.
-    """
-    left = 1.0 - posterior.leverage
-    degrees = float(left.sum())
-    if degrees < _MIN_DEGREES:
-        return 0.0
-    square = (posterior.residual_j / left) ** 2
-    known = sensor_j**2 + noise_j**2 * posterior.leverage / left
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        ratio = square / (known + (middle * energy_j) ** 2 + 1e-18)
-        is_more = np.minimum(ratio, _MAX_SQUARE).mean() > _MEAN_SQUARE
-        low, high = (middle, high) if is_more else (low, middle)
-    return low * math.sqrt(degrees / (degrees - 2.0))
+def _scaled_design(problem: EnergyProblem, law: ClockLaw, values: _Array, prior: EnergyPrior) -> _Array:
+    """Derivatives of windows' joules by the scaled unknowns and, last, the shift, float64 (W, N + 1)."""
+    num_known = problem.num_classes + 1
+    design = np.zeros((problem.num_windows, len(prior.scale) + 1))
+    design[:, :num_known] = _design(problem, *law.factors(problem.clock)) * prior.scale[:num_known]
+    design[:, -1] = _bend(problem, law, values[:num_known]) * SHIFT_ERROR
+    return design
 
 
 def _fit(
@@ -229,6 +194,8 @@ def _fit(
     values: _Array,
     covariance: _Array,
     window_error: float,
+    law: ClockLaw,
+    shift_error: float,
 ) -> EnergyFit:
     """The fit with ``values`` of ``[unit_j, active_w, coefficient, time_w]``; groups by the units of ``problem``."""
     num_classes = problem.num_classes
@@ -248,7 +215,8 @@ def _fit(
         group=group,
         is_resolved=is_resolved,
         window_error=window_error,
-        dram_share=prior.dram_share,
+        law=law,
+        shift_error=shift_error,
         modes=problem.modes,
         work=prior.work,
         time_w=float(coefficient[-1]),
@@ -308,4 +276,5 @@ def transfer(
     covariance = loading @ fit.covariance @ loading.T
     covariance[np.arange(num_classes), np.arange(num_classes)] += extra**2
     values = np.concatenate([unit_j, [fit.active_w], coefficient])
-    return _fit(other_problem, fit.model, other, values, covariance, fit.window_error)
+    law = replace(fit.law, dram_share=other.dram_share)
+    return _fit(other_problem, fit.model, other, values, covariance, fit.window_error, law, fit.shift_error)

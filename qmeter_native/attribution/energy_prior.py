@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.clock_law import ClockLaw
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
 
-__all__ = ["EnergyPrior", "clock_factors", "energy_prior", "features_of"]
+__all__ = ["EnergyPrior", "energy_prior", "features_of"]
 
 _Array = NDArray[Any]
 
@@ -55,12 +56,6 @@ def features_of(problem: EnergyProblem, model: PowerModel) -> _Array:
         if feature in column:
             work[:, number] = problem.work[:, column[feature]]
     return work
-
-
-def clock_factors(clock: _Array, dram_share: _Array, model: PowerModel) -> tuple[_Array, _Array]:
-    """How clocks (W,) change the joules of a unit (W, C) and the active power (W,)."""
-    core = clock[:, None] ** model.core_exponent
-    return core * (1.0 - dram_share) + dram_share, clock**model.active_exponent
 
 
 def energy_prior(problem: EnergyProblem, model: PowerModel, time_w: float | None = None) -> EnergyPrior:
@@ -138,7 +133,7 @@ def _time_watts(
     """
     rows = problem.is_fitted & (problem.energy_j > 0)
     energy_j = problem.energy_j[rows]
-    unit_factor, active_factor = clock_factors(problem.clock[rows], dram_share, model)
+    unit_factor, active_factor = ClockLaw.of(model, dram_share).factors(problem.clock[rows])
     time_s = (problem.units[rows] * unit_factor) @ seconds
     if not time_s.any():
         return 0.0

@@ -15,8 +15,8 @@ _PATIENCE: Final = 3
 """Exchanges of whole blocks that may fail to lower the number of violations before single ones are exchanged."""
 
 
-def nonnegative_minimum(gram: _Array, linear: _Array) -> _Array:
-    """The ``z >= 0`` that minimises ``z'Gz / 2 - b'z``, exactly.
+def nonnegative_minimum(gram: _Array, linear: _Array, num_unbounded: int = 0) -> _Array:
+    """The ``z``, all but the last ``num_unbounded`` of it ``>= 0``, that minimises ``z'Gz / 2 - b'z``, exactly.
 
     An active-set method with exchanges of whole blocks (Portugal, Júdice and Vicente, 1994; Lawson and Hanson, 1974,
     exchange one unknown at a time): unknowns are free or at zero, the free ones solve their own equations, and those
@@ -26,16 +26,18 @@ def nonnegative_minimum(gram: _Array, linear: _Array) -> _Array:
     Args:
         gram: float64 (n, n), symmetric positive definite, best with a diagonal of one order of magnitude.
         linear: float64 (n,), b.
+        num_unbounded: How many unknowns, the last ones, may be negative.
     """
     is_free = np.ones(len(linear), bool)
     tolerance = 1e-10 * max(1.0, float(np.abs(linear).max(initial=0.0)))
+    is_bounded = np.arange(len(linear)) < len(linear) - num_unbounded
     fewest, patience = len(linear) + 1, _PATIENCE
     while True:
         solution = np.zeros(len(linear))
         if is_free.any():
             solution[is_free] = np.linalg.solve(gram[np.ix_(is_free, is_free)], linear[is_free])
         pull = linear - gram @ solution
-        is_wrong = np.where(is_free, solution < 0.0, pull > tolerance)
+        is_wrong = np.where(is_free, is_bounded & (solution < 0.0), pull > tolerance)
         num_wrong = int(is_wrong.sum())
         if num_wrong == 0:
             return solution

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qmeter_native.attribution.energy_fit import EnergyFit, fit_energy
+from qmeter_native.attribution.clock_law import ClockLaw
+from qmeter_native.attribution.energy_fit import fit_energy
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
 
@@ -21,9 +22,9 @@ __all__ = ["KINDS", "SyntheticCase", "coverage", "synthetic_case", "synthetic_mo
 
 _Array = NDArray[Any]
 
-KINDS: Final = ("counters", "shapes", "time", "collinear", "capped")
-"""Kinds of cases: by what is known of the work; a replayed graph without counters, whose classes never run apart; and
-windows at a power cap, at lower clocks."""
+KINDS: Final = ("counters", "shapes", "time", "collinear", "capped", "bent")
+"""Kinds of cases: by what is known of the work; a replayed graph without counters, whose classes never run apart;
+windows at a power cap, at lower clocks; and a chip whose energy goes with its clocks otherwise than the model says."""
 _CAP_W: Final = 700.0
 _IDLE_W: Final = 125.0
 _FEATURES: Final = (
@@ -47,6 +48,7 @@ class SyntheticCase:
         problem: What the estimator sees.
         model: The prior that it is given.
         unit_j: float64 (C,), true dynamic joules of one unit at the reference clock.
+        class_j: float64 (C,), true dynamic joules in all windows, at their clocks.
         active_w: True active power.
         window_j: float64 (W,), true energy of each window, without the sensor's error.
     """
@@ -54,6 +56,7 @@ class SyntheticCase:
     problem: EnergyProblem
     model: PowerModel
     unit_j: _Array
+    class_j: _Array
     active_w: float
     window_j: _Array
 
@@ -100,7 +103,9 @@ def synthetic_case(kind: str, seed: int, num_windows: int = 60, num_classes: int
     if mode is EnergyMode.TIME:
         dram_share = np.zeros(num_classes)
     true = replace(model, active_w=active_w)
-    clock = np.ones(num_windows)
+    if kind == "bent":
+        true = replace(true, core_exponent=model.core_exponent + 0.4, active_exponent=model.active_exponent + 0.4)
+    clock = rng.uniform(0.8, 1.0, num_windows) if kind == "bent" else np.ones(num_windows)
     cap_w = np.zeros(num_windows)
     units = time_s / mean_s
     if kind == "capped":
@@ -129,7 +134,8 @@ def synthetic_case(kind: str, seed: int, num_windows: int = 60, num_classes: int
         modes=(mode,) * num_classes,
         is_fitted=np.ones(num_windows, bool),
     )
-    return SyntheticCase(problem, model, unit_j, active_w, window_j)
+    class_j = (units * ClockLaw.of(true, dram_share).factors(clock)[0]).sum(axis=0) * unit_j
+    return SyntheticCase(problem, model, unit_j, class_j, active_w, window_j)
 
 
 def coverage(cases_per_kind: int, first_seed: int = 0) -> dict[str, tuple[int, int]]:
@@ -143,9 +149,10 @@ def coverage(cases_per_kind: int, first_seed: int = 0) -> dict[str, tuple[int, i
 
 
 def _hits(case: SyntheticCase) -> _Array:
-    fit: EnergyFit = fit_energy(case.problem, case.model)
-    value, error = fit.class_j(np.ones(len(case.unit_j)))
-    return np.asarray(np.abs(value - case.unit_j) <= 1.96 * error)
+    fit = fit_energy(case.problem, case.model)
+    units = (case.problem.units * fit.law.factors(case.problem.clock)[0]).sum(axis=0)
+    value, error = fit.class_j(units)
+    return np.asarray(np.abs(value - case.class_j) <= 1.96 * error)
 
 
 def _work(rng: np.random.Generator, mean_s: _Array) -> _Array:
@@ -168,9 +175,8 @@ def _above_idle(
     units: _Array, unit_j: _Array, dram_share: _Array, busy_s: _Array, clock: _Array, model: PowerModel
 ) -> _Array:
     """Joules above idle of windows at a clock."""
-    core = clock[:, None] ** model.core_exponent
-    dynamic = (units * (core * (1 - dram_share) + dram_share)) @ unit_j
-    return np.asarray(dynamic + model.active_w * clock**model.active_exponent * busy_s)
+    unit_factor, active_factor = ClockLaw.of(model, dram_share).factors(clock)
+    return np.asarray((units * unit_factor) @ unit_j + model.active_w * active_factor * busy_s)
 
 
 def _capped_clock(
