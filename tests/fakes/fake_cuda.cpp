@@ -4,6 +4,7 @@
 // that does not load is passed over in silence. CUDA_VISIBLE_DEVICES may hold indices. The environment
 // variable FAKE_CUDA="name=value,…" sets what fake_cuda_set sets.
 #include <dlfcn.h>
+#include <link.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -132,10 +133,27 @@ void set_times(FakeActivity& activity) {
   activity.end = static_cast<uint64_t>(last_end_ns);
 }
 
+// Adds the path of a loaded libcupti to `paths`.
+int add_if_cupti(dl_phdr_info* library, size_t, void* paths) {
+  if (std::strstr(library->dlpi_name, "/libcupti.so.13") != nullptr)
+    static_cast<std::vector<std::string>*>(paths)->push_back(library->dlpi_name);
+  return 0;
+}
+
+// Of the loaded libcupti's the fake one: by its soname alone the real one would be found, if it came first.
+decltype(&fake_cupti_emit) find_emit() {
+  std::vector<std::string> paths;
+  dl_iterate_phdr(add_if_cupti, &paths);
+  for (const std::string& path : paths) {
+    void* cupti = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    void* emit = cupti != nullptr ? dlsym(cupti, "fake_cupti_emit") : nullptr;
+    if (emit != nullptr) return reinterpret_cast<decltype(&fake_cupti_emit)>(emit);
+  }
+  return nullptr;
+}
+
 void record_launch(const std::string& name, uint32_t num_threads, cuda::Stream stream, uint64_t graph_node) {
-  void* cupti = dlopen("libcupti.so.13", RTLD_LAZY | RTLD_NOLOAD);
-  if (cupti == nullptr) return;
-  const auto emit = reinterpret_cast<decltype(&fake_cupti_emit)>(dlsym(cupti, "fake_cupti_emit"));
+  const auto emit = find_emit();
   if (emit == nullptr) return;
   FakeActivity activity{};
   set_times(activity);
