@@ -1,0 +1,96 @@
+"""PM sampling inside a session, for the programs that measure what it costs and how true it is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from qmeter_native.capture.cupti_paths import cupti_search_dirs
+from qmeter_native.capture.native import load_native, native_faults
+from qmeter_native.devices.gpu_database import ChipInfo, chip_info
+from qmeter_native.devices.metric_sets import metric_set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmeter_native.capture.session import Session
+    from qmeter_native.model.manifest import DeviceInfo
+
+__all__ = ["chip_of", "open_sampler", "paced_load", "sampling"]
+
+_LOADS = ("fp16_gemm_m128", "rms_norm", "copy")
+_BURST_S = 0.0015
+"""Of each load in a slot: three make a duty of 45 %, below any power limit."""
+_SLOT_S = 0.010
+
+
+def chip_of(device: DeviceInfo) -> ChipInfo:
+    """The datasheet of a session's GPU; ends the program if there is none."""
+    chip = chip_info(device.name)
+    if chip is None:
+        raise SystemExit(f"{device.name} is not in the table of GPUs")
+    return chip
+
+
+def open_sampler(
+    session: Session, *, interval_ns: int, metrics: str = "energy", count: int | None = None, is_kept: bool = False
+) -> Any:
+    """A PM sampler of the session's first GPU, enabled and not started.
+
+    Args:
+        session: Whose GPU, and whose spool.
+        interval_ns: Between samples.
+        metrics: A metric set.
+        count: Only so many of its metrics.
+        is_kept: Write the samples into the session's spool.
+    """
+    device = session.state.devices[0]
+    chip = chip_of(device)
+    wanted = metric_set(chip.chip, metrics)[:count]
+    with native_faults():
+        return load_native().PmSampler(
+            session.spool if is_kept else None,
+            device=device.index,
+            uuid=device.uuid,
+            metrics=[(int(metric.quantity), metric.metric, metric.factor(chip.num_sms)) for metric in wanted],
+            interval_ns=interval_ns,
+            search_dirs=cupti_search_dirs(),
+        )
+
+
+@contextmanager
+def sampling(session: Session, **options: Any) -> Iterator[Any]:
+    """A sampler that is started, and closed at the end; options are `open_sampler`'s."""
+    sampler = open_sampler(session, **options)
+    try:
+        sampler.start()
+        yield sampler
+        sampler.stop()
+    finally:
+        sampler.close()
+
+
+def paced_load(device: int = 0) -> Any:
+    """Steady work below the power limit: `LoadSlots` of a matrix product, a norm and a copy at a duty of 45 %."""
+    from qmeter_native.calibration.load_kernels import all_loads
+    from qmeter_native.calibration.load_slots import LoadSlots
+
+    kernels = {kernel.name: kernel for kernel in reversed(all_loads()) if kernel.name in _LOADS}
+    launches = {name: kernels[name].build(device) for name in _LOADS}
+    counts = {name: max(1, round(_BURST_S / _launch_s(launch))) for name, launch in launches.items()}
+    return LoadSlots(launches, counts, _SLOT_S, seed=0)
+
+
+def _launch_s(launch: Any, repeats: int = 20) -> float:
+    """Mean seconds of a launch that follows itself."""
+    import torch
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for timed in (False, True):
+        if timed:
+            begin.record()
+        for _ in range(repeats):
+            launch()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3 / repeats
