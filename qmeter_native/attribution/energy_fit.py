@@ -27,13 +27,16 @@ from qmeter_native.attribution.clock_law import ClockLaw
 from qmeter_native.attribution.collinear import collinear_groups
 from qmeter_native.attribution.energy_prior import EnergyPrior, energy_prior
 from qmeter_native.attribution.energy_problem import EnergyProblem
-from qmeter_native.attribution.robust_posterior import SHIFT_ERROR, robust_posterior, window_discrepancy
+from qmeter_native.attribution.robust_posterior import left_out_spread, robust_posterior
 from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
 
 __all__ = ["EnergyFit", "EnergyPrediction", "fit_energy", "transfer"]
 
 _Array = NDArray[Any]
 
+_SHIFT_ERROR: Final = 0.3
+"""Prior standard deviation of what a run adds to the exponents: a core event costs V², and V goes with the clock to a
+power between 0 (at the lowest voltage) and 1."""
 _NUM_PASSES: Final = 4
 """Of the windows' discrepancy and the exponents' shift, which both settle within 2 % by then."""
 
@@ -144,20 +147,23 @@ def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
     law = ClockLaw.of(model, prior.dram_share, pivot=_pivot(problem))
     dynamic_j = (problem.energy_j - problem.idle_w * problem.length_s)[rows]
     energy_j, sensor_j = problem.energy_j[rows], problem.error_j[rows]
+    precision = np.zeros((len(prior.mean) + 1,) * 2)
+    precision[:-1, :-1], precision[-1, -1] = prior.precision, 1.0
     window_error, values = model.window_error, prior.mean * prior.scale
     for _ in range(_NUM_PASSES):
         noise_j = np.maximum(np.hypot(sensor_j, window_error * energy_j), 1e-9)
         design = _scaled_design(problem, law, values, prior)[rows]
-        posterior = robust_posterior(design, dynamic_j, noise_j, prior, law.shift)
+        mean = np.append(prior.mean, -law.shift / _SHIFT_ERROR)
+        posterior = robust_posterior(design, dynamic_j, noise_j, mean, precision, num_unbounded=1)
         values = posterior.solution[:-1] * prior.scale
-        turn = float(posterior.solution[-1]) * SHIFT_ERROR
-        found = max(model.window_error, window_discrepancy(posterior, noise_j, sensor_j, energy_j))
-        is_settled = abs(found - window_error) <= 0.02 * window_error and abs(turn) < 0.02 * SHIFT_ERROR
+        turn = float(posterior.solution[-1]) * _SHIFT_ERROR
+        found = max(model.window_error, left_out_spread(posterior, noise_j, sensor_j, energy_j))
+        is_settled = abs(found - window_error) <= 0.02 * window_error and abs(turn) < 0.02 * _SHIFT_ERROR
         window_error, law = found, replace(law, shift=law.shift + turn)
         if is_settled:
             break
     covariance = (posterior.covariance[:-1, :-1] * np.outer(prior.scale, prior.scale))[:-1, :-1]
-    shift_error = SHIFT_ERROR * math.sqrt(posterior.covariance[-1, -1])
+    shift_error = _SHIFT_ERROR * math.sqrt(posterior.covariance[-1, -1])
     return _fit(problem, model, prior, values, covariance, window_error, law, shift_error)
 
 
@@ -183,7 +189,7 @@ def _scaled_design(problem: EnergyProblem, law: ClockLaw, values: _Array, prior:
     num_known = problem.num_classes + 1
     design = np.zeros((problem.num_windows, len(prior.scale) + 1))
     design[:, :num_known] = _design(problem, *law.factors(problem.clock)) * prior.scale[:num_known]
-    design[:, -1] = _bend(problem, law, values[:num_known]) * SHIFT_ERROR
+    design[:, -1] = _bend(problem, law, values[:num_known]) * _SHIFT_ERROR
     return design
 
 
