@@ -11,20 +11,27 @@ import argparse
 import json
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from qmeter_native.calibration.load_kernels import LoadCheck, all_loads, check_loads, chosen_loads, trace_loads
-from qmeter_native.capture.session import Session, SessionOptions
+from qmeter_native.calibration.load_kernels import LoadCheck, all_loads, chosen_loads
+from qmeter_native.calibration.load_plan import LoadPlan, PilotLoad, PlanOptions, plan_loads
+from qmeter_native.calibration.load_session import chip_of, record_loads, traced_loads
+from qmeter_native.calibration.load_windows import load_problem
 from qmeter_native.model.power_model import PowerFeature
 
 
 def main() -> int:
+    """Parse the arguments, check the loads, run the windows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for captures; must not have them yet")
     parser.add_argument("--device", type=int, default=0, help="CUDA ordinal")
     parser.add_argument("--only", default="", help="names of loads, comma separated")
+    parser.add_argument("--no-counters", action="store_true", help="do not sample hardware counters")
+    parser.add_argument("--full", action="store_true", help="the small plan's windows all, not eight of them")
     parser.add_argument("--skip-windows", action="store_true", help="check the loads alone")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -44,11 +51,12 @@ def main() -> int:
 
 
 def check_all(options: argparse.Namespace) -> list[LoadCheck]:
+    """Trace every load alone, and print what each is."""
     names = set(filter(None, options.only.split(",")))
     kernels = [kernel for kernel in all_loads() if not names or kernel.name in names]
-    session = Session(options.out / "checks.qmt", SessionOptions(device="cuda"))
-    failures = trace_loads(kernels, options.device, session, lambda text: print(f"  {text}", flush=True))
-    checks = check_loads(session.close(), kernels, failures)
+    checks = traced_loads(
+        options.out / "checks.qmt", options.device, lambda text: print(f"  {text}", flush=True), kernels
+    )
     for check in checks:
         print(describe(check))
     (options.out / "checks.json").write_text(json.dumps([record(check) for check in checks], indent=1))
@@ -56,6 +64,7 @@ def check_all(options: argparse.Namespace) -> list[LoadCheck]:
 
 
 def describe(check: LoadCheck) -> str:
+    """One line."""
     if check.reason is not None:
         return f"FAILED {check.kernel.name:20} {check.kernel.shape:40} {check.reason}"
     work, time_s = check.kernel.work, check.time_s
@@ -67,6 +76,7 @@ def describe(check: LoadCheck) -> str:
 
 
 def record(check: LoadCheck) -> dict[str, object]:
+    """Plain JSON."""
     return {
         "name": check.kernel.name,
         "shape": check.kernel.shape,
@@ -78,7 +88,48 @@ def record(check: LoadCheck) -> dict[str, object]:
 
 
 def run_windows(options: argparse.Namespace, chosen: list[LoadCheck]) -> None:
-    print("windows are not there yet")
+    """Eight windows of 2 s, and the problem that they yield."""
+
+    def planner(pilots: Mapping[str, PilotLoad], idle_w: float) -> LoadPlan:
+        few = dict(list(pilots.items())[:4])
+        plan = plan_loads(
+            few, idle_w, PlanOptions(window_s=2.0, soak_s=2.0, num_mixtures=2, num_capped=1, num_interventions=1)
+        )
+        return LoadPlan(plan.windows if options.full else (*plan.windows[:8], plan.windows[-1]))
+
+    capture = record_loads(
+        options.out / "loads.qmt",
+        options.device,
+        chosen,
+        planner,
+        lambda text: print(f"  {text}", flush=True),
+        lambda window, plan: print(f"  {window.number}/{len(plan.windows)} {window.range_name}", flush=True),
+        has_counters=not options.no_counters,
+    )
+    print(f"validity: {[entry.message for entry in capture.manifest.validity]}")
+    print(f"kernels {len(capture.kernels)}, edges {len(capture.energy)}, clocks {len(capture.clocks)}")
+    print(f"counters {len(capture.counters)}, throttles {len(capture.throttles)}")
+    print(f"sampler: {json.dumps(capture.manifest.sampler, default=str)[:600]}")
+    device = capture.manifest.devices[0]
+    loads = load_problem(capture, device.index, chip_of(device))
+    document = loads.to_dict()
+    (options.out / "problem.json").write_text(json.dumps(document, indent=1))
+    for name, kind in document["kinds"].items():
+        print(f"{name:20} {kind['mode']:9}", {key: f"{amount:.3g}" for key, amount in kind["work"].items()})
+    for row in document["windows"]:
+        print(describe_window(row))
+
+
+def describe_window(row: dict[str, Any]) -> str:
+    """One line."""
+    window, length_s, energy_j = row["window"], row["length_s"], row["energy_j"]
+    units = {kind: round(count, 2) for kind, count in row["units"].items()}
+    return (
+        f"{window['group']:22} {window['side']:1} {length_s:.3f} s {energy_j / length_s:6.1f} W "
+        f"(plan {window['target_w']:.0f}) +- {row['error_j'] / energy_j:.4f} idle {row['idle_w']:.1f} W "
+        f"busy {row['busy_s'] / length_s:.3f} clock {row['clock']:.4f} cap {row['cap_w']:.0f} "
+        f"throttled {row['throttled']:.3f} {row['temperature_c']} C {window['slot_s']} {window['counts']} -> {units}"
+    )
 
 
 if __name__ == "__main__":

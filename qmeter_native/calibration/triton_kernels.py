@@ -41,7 +41,7 @@ def w4a16_gemm(x: Any, qweight: Any, qzeros: Any, scales: Any, out: Any) -> None
 
 
 def w8a16_gemm(x: Any, weight: Any, scales: Any, out: Any) -> None:
-    """``out = (x @ weight) * scales``: x and out float16 (16, K) and (16, N), weight int8 (K, N), scales float16 (N,)."""
+    """``out = (x @ weight) * scales``: x, out float16 (16, K), (16, N); weight int8 (K, N); scales float16 (N,)."""
     k, n = x.shape[1], out.shape[1]
     _w8a16_gemm[(n // 64,)](x, weight, scales, out, k, n, block_n=64, block_k=128, num_warps=4, num_stages=4)
 
