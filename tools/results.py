@@ -1,6 +1,7 @@
 """Result files: what a program in ``tools/`` measured, as ``docs/results/*.json``.
 
-All have one form: ``{name, date, command, device, software, metrics: {key: {value, unit, low, high, n}}}``.
+All have one form: ``{name, date, command, device, software, metrics: {key: {value, unit, low, high, n}}}``; some also
+``rows``, the raw figures from which the metrics can be computed again, and ``notes``, what the metrics mean.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import qmeter_native
 
@@ -45,7 +47,15 @@ class Metric:
 
 
 def write_result(
-    path: Path, name: str, metrics: Mapping[str, Metric], *, device: str, command: str, packages: Sequence[str] = ()
+    path: Path,
+    name: str,
+    metrics: Mapping[str, Metric],
+    *,
+    device: str,
+    command: str,
+    packages: Sequence[str] = (),
+    rows: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Write a result file.
 
@@ -56,8 +66,10 @@ def write_result(
         device: The machine's or GPU's name.
         command: The command that measures it again, from the repository's root.
         packages: Distributions whose versions matter, beside Python's and ours.
+        rows: Raw figures, plain JSON.
+        notes: What the metrics mean, and what weakens them, in sentences.
     """
-    document = {
+    document: dict[str, Any] = {
         "name": name,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "command": command,
@@ -65,6 +77,7 @@ def write_result(
         "software": software_line(packages),
         "metrics": {key: asdict(metric) for key, metric in metrics.items()},
     }
+    document |= {key: list(values) for key, values in (("rows", rows), ("notes", notes)) if values}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -20,9 +20,18 @@ def test_a_result_file_has_the_documented_form(tmp_path: Path) -> None:
     assert "numpy" in document["software"]
 
 
+def test_raw_figures_and_notes_are_kept_where_there_are_some(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_result(path, "x", {}, device="a GPU", command="x", rows=[{"kernel": "copy"}], notes=["Of each kernel."])
+    document = json.loads(path.read_text())
+    assert document["rows"] == [{"kernel": "copy"}]
+    assert document["notes"] == ["Of each kernel."]
+
+
 def test_committed_results_have_the_documented_form() -> None:
     for file in (Path(__file__).parents[2] / "docs" / "results").glob("*.json"):
         document = json.loads(file.read_text())
-        assert set(document) == {"name", "date", "command", "device", "software", "metrics"}, file.name
+        extra = set(document) - {"name", "date", "command", "device", "software", "metrics"}
+        assert extra <= {"rows", "notes"}, file.name
         for key, metric in document["metrics"].items():
             assert set(metric) == {"value", "unit", "low", "high", "n"}, (file.name, key)
