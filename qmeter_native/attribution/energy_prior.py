@@ -22,6 +22,8 @@ _MIN_COEFFICIENT_ERROR: Final = 1e-3
 """Likewise for coefficients, relative to their size."""
 _TIME_ERROR: Final = 0.5
 """Prior standard deviation over mean of the dynamic power of kernels of which only the time is known."""
+_MIN_DYNAMIC: Final = 0.1
+"""Part of the power above idle that kernels' work has at least, however high the model puts the active power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def energy_prior(problem: EnergyProblem, model: PowerModel, time_w: float | None
     Args:
         problem: Its work; and its fitted windows, if ``time_w`` is not given.
         model: The coefficients.
-        time_w: Mean dynamic power of kernels of which only the time is known; by default what windows leave for them.
+        time_w: Mean dynamic power of kernels of which only the time is known; by default the mean of all
+            kernels in the fitted windows.
     """
     counted = features_of(problem, model)
     is_timed = np.array([mode is EnergyMode.TIME for mode in problem.modes], bool) | (counted @ model.coefficient <= 0)
@@ -76,7 +79,7 @@ def energy_prior(problem: EnergyProblem, model: PowerModel, time_w: float | None
     known_j = work[:, :-1] @ model.coefficient
     dram_share = np.divide(dram_j, known_j, out=np.zeros_like(known_j), where=known_j > 0)
     if time_w is None:
-        time_w = _time_watts(problem, model, work[:, -1], known_j, dram_share)
+        time_w = _time_watts(problem, model)
     coefficient = np.append(model.coefficient, time_w)
     modes = [EnergyMode.TIME if timed else mode for timed, mode in zip(is_timed, problem.modes, strict=True)]
     discrepancy = np.array([max(model.discrepancy[mode], _MIN_DISCREPANCY) for mode in modes])
@@ -124,21 +127,12 @@ def _seconds(problem: EnergyProblem, model: PowerModel) -> _Array:
     return np.asarray(np.where(given > 0, given, mean_s))
 
 
-def _time_watts(
-    problem: EnergyProblem, model: PowerModel, seconds: _Array, known_j: _Array, dram_share: _Array
-) -> float:
-    """Mean dynamic power of kernels of which only the time is known: what the others leave of the fitted windows.
-
-    At least a tenth of all power in their time, so that a poor model of the others does not take it all.
-    """
-    rows = problem.is_fitted & (problem.energy_j > 0)
-    energy_j = problem.energy_j[rows]
-    unit_factor, active_factor = ClockLaw.of(model, dram_share).factors(problem.clock[rows])
-    time_s = (problem.units[rows] * unit_factor) @ seconds
-    if not time_s.any():
-        return 0.0
-    rest_j = energy_j - problem.idle_w[rows] * problem.length_s[rows]
-    rest_j = rest_j - model.active_w * active_factor * problem.busy_s[rows]
-    rest_j = rest_j - (problem.units[rows] * unit_factor) @ known_j
-    weight = time_s / energy_j**2
-    return float(max(weight @ rest_j, 0.1 * (weight @ energy_j)) / (weight @ time_s))
+def _time_watts(problem: EnergyProblem, model: PowerModel) -> float:
+    """Mean dynamic power of all kernels in the fitted windows; at least a tenth of what is above idle; else 0."""
+    rows = problem.is_fitted
+    core, active = ClockLaw.of(model, np.zeros(1)).factors(problem.clock[rows])
+    busy_s = problem.busy_s[rows]
+    above_j = float((problem.energy_j - problem.idle_w * problem.length_s)[rows].sum())
+    dynamic_j = max(above_j - model.active_w * float(active @ busy_s), _MIN_DYNAMIC * above_j, 0.0)
+    core_s = float(core[:, 0] @ busy_s)
+    return dynamic_j / core_s if core_s > 0 else 0.0
