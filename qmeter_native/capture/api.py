@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qmeter_native.capture.counter_sampler import CounterOptions
 from qmeter_native.capture.session import Session, SessionOptions
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ __all__ = ["report", "trace"]
 
 
 @contextmanager
-def trace(path: str | Path, *, device: str = "auto", idle_s: float = 0.0, kernels: bool = True) -> Iterator[Session]:
+def trace(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    idle_s: float = 0.0,
+    kernels: bool = True,
+    counters: CounterOptions | float | None = None,
+) -> Iterator[Session]:
     """Trace the body: energy, power, clocks, ranges and, on CUDA, kernels; leaves the capture ``path`` behind.
 
     Args:
@@ -26,6 +34,8 @@ def trace(path: str | Path, *, device: str = "auto", idle_s: float = 0.0, kernel
         idle_s: Seconds of idle power to measure before the body runs. Without it idle energy is estimated by time.
         kernels: Trace kernels: through CUPTI on CUDA; on a CPU the operators of torch, if torch is loaded, which are
             kept in memory until the end (1.7 kB each). Enter before CUDA graphs are captured.
+        counters: Seconds for which hardware counters are sampled, from a second after the body began; or all that can
+            be said about it. The GPU draws more power meanwhile. None: never.
 
     Yields:
         The running `Session`; ``session.range(name)`` and ``@session.traced()`` record ranges.
@@ -34,7 +44,8 @@ def trace(path: str | Path, *, device: str = "auto", idle_s: float = 0.0, kernel
         NativeError: The extension does not load.
         CaptureError: ``path`` exists already or cannot be written.
     """
-    with Session(path, SessionOptions(device=device, kernels=kernels)) as session:
+    options = counters if counters is None or isinstance(counters, CounterOptions) else CounterOptions(counters)
+    with Session(path, SessionOptions(device=device, kernels=kernels, counters=options)) as session:
         if idle_s > 0:
             session.measure_idle(idle_s)
         operators = session.operators() if kernels and "torch" in sys.modules else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from qmeter_native.errors import CaptureError, DeviceError, NativeError, QmeterError
 
@@ -45,11 +45,16 @@ def load_native() -> ModuleType:
 
 
 @contextmanager
-def native_faults() -> Iterator[None]:
-    """Turn a ``NativeFault`` raised inside into CaptureError, DeviceError or NativeError, with a hint."""
-    native = load_native()
+def native_faults(native: Any = None, hints: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn a ``NativeFault`` raised inside into CaptureError, DeviceError or NativeError, with a hint.
+
+    Args:
+        native: The extension, if the caller has it already.
+        hints: By the fault's code, instead of what is said everywhere.
+    """
+    native = native or load_native()
     try:
         yield
     except native.NativeFault as fault:
         message, code = (*fault.args, "", "")[:2]
-        raise _ERRORS.get(code, NativeError)(str(message), _HINTS.get(code)) from fault
+        raise _ERRORS.get(code, NativeError)(str(message), {**_HINTS, **(hints or {})}.get(code)) from fault

@@ -47,9 +47,11 @@ def run_manifest(
         workload=state.workload,
         loss=_loss(run, kernels, tracer, sampler),
         validity=validity,
-        overhead=_overhead(tracer, sampler),
+        overhead=_overhead(tracer, sampler, state.counters),
         tracer={**_injection(run), **state.tracer, **tracer},
         sampler=sampler,
+        counters=state.counters,
+        profiles=state.profiles,
         software=state.software,
     )
 
@@ -81,12 +83,14 @@ def _injection(run: TracedRun) -> dict[str, Any]:
     return {key: injected[key] for key in _INJECTION if injected.get(key) is not None}
 
 
-def _overhead(tracer: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
-    """CPU seconds of the meter's own threads, by collector."""
+def _overhead(tracer: dict[str, Any], sampler: dict[str, Any], counters: dict[str, Any]) -> dict[str, Any]:
+    """CPU time of the meter's own threads, by collector, in nanoseconds."""
+    decoding = [device[key] for device in counters.values() for key in ("decode_ns", "evaluate_ns") if device.get(key)]
     figures = {
         "sampler_cpu_ns": sampler.get("cpu_ns"),
         "sampler_blocked_ns": sampler.get("blocked_ns"),
         "decode_ns": tracer.get("decode_ns"),
         "callback_ns": tracer.get("callback_ns"),
+        "counter_decode_ns": sum(decoding) if decoding else None,
     }
     return {key: value for key, value in figures.items() if value is not None}

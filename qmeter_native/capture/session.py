@@ -6,16 +6,20 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from qmeter_native.capture.counter_phase import CounterPhase
+from qmeter_native.capture.counter_sampler import CounterOptions, CounterSampler
 from qmeter_native.capture.cuda_ordinals import cuda_ordinals
 from qmeter_native.capture.cupti_paths import cupti_search_dirs
 from qmeter_native.capture.finalize import Stats, finalize
 from qmeter_native.capture.identity import Identity, software_versions
+from qmeter_native.capture.known_profiles import known_profiles
 from qmeter_native.capture.native import load_native, native_faults
 from qmeter_native.capture.operator_recorder import OperatorRecorder
 from qmeter_native.capture.ranges import RangeRecorder
@@ -43,6 +47,7 @@ class SessionOptions:
         device: ``cuda``, ``cpu``, or ``auto``: CUDA if NVML finds a GPU that CUDA may see.
         energy: Sample energy, power and clocks.
         kernels: Trace kernels through CUPTI (CUDA only).
+        counters: Sample hardware counters in a part of the measured window (CUDA only); None: never.
         cupti_path: A libcupti to use instead of the one that would be found.
         nvml_path: A libnvidia-ml to use instead of the system's.
         powercap_root: Where Linux shows RAPL.
@@ -54,6 +59,7 @@ class SessionOptions:
     device: str = "auto"
     energy: bool = True
     kernels: bool = True
+    counters: CounterOptions | None = None
     cupti_path: str | None = None
     nvml_path: str | None = None
     powercap_root: str = "/sys/class/powercap"
@@ -89,6 +95,7 @@ class Session:
         devices = [_device_info(source, self.options.energy) for source in self._sampler.sources()]
         self.state = SessionState(start_ns=time.time_ns(), devices=_used(devices, self.options.device))
         self._tracer: Any = None
+        self._phases: dict[int, CounterPhase] = {}
         self._is_open = True
         if self.options.device == "cuda" and not self.is_cuda:
             self.discard()
@@ -100,6 +107,9 @@ class Session:
             self.state.cuda_devices = [gpus[position].index for position in cuda_ordinals(gpus)]
             if self.options.kernels:
                 self._tracer = self._start_tracer(native)
+        self._phases = self._planned_phases()
+        self.state.profiles, notes = known_profiles(self.state.devices)
+        self.state.validity.extend(notes)
         self.state.software = software_versions()
         self._ranges = RangeRecorder(self._spool)
         self._save_state()
@@ -159,14 +169,38 @@ class Session:
         self._save_state()
 
     def begin(self) -> None:
-        """The measured window begins now. Without this call it begins with the session."""
+        """The measured window begins now. Without this call it begins with the session, and has no counter phase."""
         self.state.measure_start_ns = time.time_ns()
         self._save_state()
+        for phase in self._phases.values():
+            phase.begin()
 
     def end(self) -> None:
         """The measured window ends now. Without this call it ends with the session."""
         self.state.measure_end_ns = time.time_ns()
+        self._end_counters()
         self._save_state()
+
+    @contextmanager
+    def counting(self, device: int, options: CounterOptions) -> Iterator[CounterSampler]:
+        """Context manager: an enabled sampler of a GPU's hardware counters, for whoever starts and stops it himself.
+
+        Args:
+            device: ``DeviceInfo.index``.
+            options: Which metrics, at which interval; its times do not count.
+
+        Raises:
+            DeviceError: Counters are forbidden, taken, or not known for this chip.
+            NativeError: CUPTI is missing, too old, or refuses.
+        """
+        gpu = next(gpu for gpu in self.state.devices if gpu.index == device)
+        sampler = self._counter_sampler(gpu, options)
+        try:
+            yield sampler
+        finally:
+            sampler.close()
+            self.state.counters[str(device)] = sampler.summary()
+            self._save_state()
 
     def describe(
         self,
@@ -218,6 +252,7 @@ class Session:
         if not self._is_open:
             raise CaptureError(f"{self.path} is closed already")
         self._is_open = False
+        self._end_counters()
         if self._tracer is not None:
             self._tracer.close()
         self._sampler.close()
@@ -233,6 +268,28 @@ class Session:
 
     def _save_state(self) -> None:
         self._spool.append_stats(json.dumps(self.state.to_dict()))
+
+    def _planned_phases(self) -> dict[int, CounterPhase]:
+        options = self.options.counters
+        if options is None:
+            return {}
+        gpus = [device for device in self.state.devices if device.kind == "cuda"]
+        if not gpus:
+            message = "No hardware counters were sampled: only GPUs have them."
+            self.state.validity.append(Validity("counters_absent", message))
+        return {gpu.index: CounterPhase(partial(self._counter_sampler, gpu, options), gpu, options) for gpu in gpus}
+
+    def _counter_sampler(self, gpu: DeviceInfo, options: CounterOptions) -> CounterSampler:
+        return CounterSampler(load_native(), self._spool, gpu, options, self.options.cupti_path)
+
+    def _end_counters(self) -> None:
+        for phase in self._phases.values():
+            phase.ask_to_end()
+        for index, phase in self._phases.items():
+            result = phase.end()
+            self.state.counters[str(index)] = result.summary
+            self.state.validity.extend(result.notes)
+        self._phases = {}
 
     def _start_tracer(self, native: Any) -> Any:
         try:

@@ -34,6 +34,8 @@ class SessionState:
     workload: dict[str, Any] = field(default_factory=dict)
     validity: list[Validity] = field(default_factory=list)
     tracer: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, Any] = field(default_factory=dict)
+    profiles: dict[str, Any] = field(default_factory=dict)
     software: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

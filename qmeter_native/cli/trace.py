@@ -26,12 +26,13 @@ _SERVER_OPTIONS: Final = ("requests", "rate", "input_len", "output_len", "warmup
 _OF_LAUNCHES: Final = ("start_after", "start_stopped", "duration", "duty", "grace", "plugin")
 _OF_ENGINES: Final = ("quantization", "dtype", "cuda_graphs", "tensor_parallel", "engine_args", "concurrency")
 _OF_SERVERS: Final = ("base_url", "port", "startup_timeout")
+_OF_COUNTERS: Final = ("counters_after", "counter_interval")
 
 _WITHOUT_EFFECT: Final[dict[str, tuple[str, ...]]] = {
     "a command": ("engine", "model", *_OF_ENGINES),
     "--engine transformers": (*_OF_LAUNCHES, *_OF_SERVERS, "tensor_parallel", "engine_args"),
     "--engine vllm": ("base_url",),
-    "--engine openai": (*_OF_LAUNCHES, *_OF_ENGINES, "cupti_path"),
+    "--engine openai": (*_OF_LAUNCHES, *_OF_ENGINES, "cupti_path", "counters", *_OF_COUNTERS),
 }
 """Options that are refused with each kind of run: what the user asked for would silently not happen."""
 
@@ -87,16 +88,24 @@ def trace(command: tuple[str, ...], output: Path | None, is_json: bool, **settin
 
 def _check(command: tuple[str, ...], settings: dict[str, Any], given: set[str]) -> None:
     kind = "a command" if command else f"--engine {settings['engine']}"
-    for parameter in click.get_current_context().command.params:
-        if parameter.name in given.intersection(_WITHOUT_EFFECT[kind]):
-            hint = "The command says itself what it serves and how." if command else "Leave it out."
-            raise UsageError(f"{parameter.opts[0]} does nothing with {kind}", hint)
+    hint = "The command says itself what it serves and how." if command else "Leave it out."
+    _refuse(given.intersection(_WITHOUT_EFFECT[kind]), f"with {kind}", hint)
+    if not settings["counters"]:
+        _refuse(given.intersection(_OF_COUNTERS), "without --counters", "Give --counters SECONDS.")
+    elif settings["counters"] == "continuous":
+        _refuse(given.intersection(["counters_after"]), "with --counters continuous", "Leave it out.")
     if not command and not settings["model"] and settings["engine"] != "openai":
         raise UsageError(
             "there is nothing to trace", "Give --model, or `-- COMMAND` at the end. `qmeter-native trace --help`."
         )
     if settings["engine"] == "openai" and not (settings["base_url"] or settings["port"]):
         raise UsageError("--engine openai needs a server", "Give --base-url http://HOST:PORT.")
+
+
+def _refuse(names: set[str], when: str, hint: str) -> None:
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names:
+            raise UsageError(f"{parameter.opts[0]} does nothing {when}", hint)
 
 
 def _run(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from qmeter_native.capture.counter_sampler import CounterOptions
     from qmeter_native.capture.session import SessionOptions
     from qmeter_native.capture.trace_schedule import TraceTimes
     from qmeter_native.workload.workload import Workload
@@ -32,6 +33,16 @@ def _group(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
         return function
 
     return add
+
+
+def _counter_time(text: str) -> float | str:
+    """Seconds, or the word ``continuous``."""
+    if text == "continuous":
+        return text
+    try:
+        return float(click.FloatRange(min=0)(text))
+    except click.BadParameter:
+        raise click.BadParameter(f"{text!r} is neither a number of seconds nor `continuous`") from None
 
 
 engine_options: Final = _group(
@@ -88,6 +99,27 @@ collect_options: Final = _group(
     ),
     click.option("--kernels/--no-kernels", default=True, show_default=True, help="Trace kernels."),
     click.option("--energy/--no-energy", default=True, show_default=True, help="Sample energy, power and clocks."),
+    click.option(
+        "--counters",
+        type=_counter_time,
+        metavar="SECONDS",
+        default="0",
+        help="Sample hardware counters for so many seconds, or `continuous`: all the time, but rarely. The GPU draws "
+        "more power meanwhile.  [default: 0]",
+    ),
+    click.option(
+        "--counters-after",
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        help="Seconds from the start of the measured window to the first counter.",
+    ),
+    click.option(
+        "--counter-interval",
+        type=click.FloatRange(min=1),
+        metavar="MICROSECONDS",
+        help="Between two samples.  [default: 50; continuous 10000]",
+    ),
     click.option("--cupti", "cupti_path", help="libcupti to use instead of the one that is found."),
 )
 """What is collected."""
@@ -134,7 +166,22 @@ def session_options(settings: dict[str, Any], device: str) -> SessionOptions:
         device=device.partition(":")[0],
         energy=settings["energy"],
         kernels=settings["kernels"],
+        counters=_counter_options(settings),
         cupti_path=settings["cupti_path"],
+    )
+
+
+def _counter_options(settings: dict[str, Any]) -> CounterOptions | None:
+    if not settings["counters"]:
+        return None
+    from qmeter_native.capture.counter_sampler import CounterOptions
+
+    interval_us, is_continuous = settings["counter_interval"], settings["counters"] == "continuous"
+    return CounterOptions(
+        **({} if is_continuous else {"seconds": settings["counters"]}),
+        after_s=settings["counters_after"],
+        interval_s=None if interval_us is None else interval_us * 1e-6,
+        is_continuous=is_continuous,
     )
 
 

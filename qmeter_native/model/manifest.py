@@ -155,6 +155,8 @@ class Manifest:
         sampler: Rates, per-call costs, jitter and missed samples of the energy sampler.
         counters: How PM sampling went, by device index as text: metrics by quantity, interval, chip, samples, losses
             and costs; ``absent_reason`` where there is none.
+        profiles: Calibrated device profiles that were found when the run began, by device index as text, as
+            `devices.profile_to_dict` makes them; devices that were never calibrated have none.
         software: Versions of what ran: python, torch, transformers, driver …
     """
 
@@ -174,4 +176,5 @@ class Manifest:
     tracer: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, Any] = field(default_factory=dict)
+    profiles: dict[str, Any] = field(default_factory=dict)
     software: dict[str, Any] = field(default_factory=dict)
