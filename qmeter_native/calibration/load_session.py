@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from qmeter_native.calibration.load_kernel import LoadKernel
 from qmeter_native.calibration.load_kernels import LoadCheck, all_loads, check_loads, trace_loads
@@ -14,11 +13,9 @@ from qmeter_native.calibration.load_plan import LoadPlan, PilotLoad
 from qmeter_native.calibration.load_run import build_launches, count_loads, pilot_loads, power_w, run_loads
 from qmeter_native.calibration.load_window import LoadWindow
 from qmeter_native.calibration.load_windows import workload_of
-from qmeter_native.capture.cupti_paths import cupti_search_dirs
-from qmeter_native.capture.native import load_native, native_faults
+from qmeter_native.capture.counter_sampler import CounterOptions
 from qmeter_native.capture.session import Session, SessionOptions
 from qmeter_native.devices.gpu_database import ChipInfo, chip_info
-from qmeter_native.devices.metric_sets import metric_set
 from qmeter_native.errors import QmeterError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo
@@ -29,8 +26,6 @@ _EDGE_PERIOD_S: Final = 0.2
 """Every other tick of a counter that steps every 0.1 s."""
 _EDGE_CPU_SHARE: Final = 0.5
 """Most of a core that finding edges may take: nothing else is measured meanwhile."""
-_COUNTER_INTERVAL_NS: Final = 50_000
-"""Loads last 50 to 400 us. A sample costs 0.1 ms to decode: two seconds of a core for one of sampling."""
 _IDLE_S: Final = 2.0
 
 Planner = Callable[[Mapping[str, PilotLoad], float], LoadPlan]
@@ -103,7 +98,7 @@ def _record(
     progress(f"idle: {idle_w:.0f} W")
     if has_counters:
         try:
-            with _pm_sampler(session, device) as sampler:
+            with session.counting(session.state.cuda_devices[device], CounterOptions()) as sampler:
                 count_loads(launches, times_s, sampler, device, lambda name: progress(f"counters: {name}"))
         except QmeterError as error:
             progress(f"no counters: {error.what}")
@@ -121,25 +116,3 @@ def chip_of(info: DeviceInfo) -> ChipInfo | None:
 def _session(path: Path) -> Session:
     options = SessionOptions(device="cuda", edge_period_s=_EDGE_PERIOD_S, counter_cpu_share=_EDGE_CPU_SHARE)
     return Session(path, options)
-
-
-@contextmanager
-def _pm_sampler(session: Session, device: int) -> Iterator[Any]:
-    info = next(info for info in session.state.devices if info.index == session.state.cuda_devices[device])
-    chip = chip_of(info)
-    if chip is None:
-        raise QmeterError(f"the counters of {info.name} are not known")
-    metrics = [(int(m.quantity), m.metric, m.factor(chip.num_sms)) for m in metric_set(chip.chip)]
-    with native_faults():
-        sampler = load_native().PmSampler(
-            session.spool,
-            device=info.index,
-            uuid=info.uuid,
-            metrics=metrics,
-            interval_ns=_COUNTER_INTERVAL_NS,
-            search_dirs=cupti_search_dirs(),
-        )
-        try:
-            yield sampler
-        finally:
-            sampler.close()
