@@ -13,7 +13,7 @@ from qmeter_native.capture.traced_run import TracedRun
 from qmeter_native.model.manifest import LossReport, Manifest, Validity
 from qmeter_native.storage.schema import SCHEMA_VERSION
 
-__all__ = ["run_manifest"]
+__all__ = ["last_stamp", "run_manifest"]
 
 _INJECTION = ("path", "version", "how", "kinds", "control")
 """What the injected library says about itself and a session says in its own ``tracer``."""
@@ -31,7 +31,7 @@ def run_manifest(
         validity: What limits the capture.
     """
     state = run.state
-    end_ns = state.end_ns or _last_stamp(tables, kernels, state.start_ns)
+    end_ns = state.end_ns or last_stamp(tables, kernels, state.start_ns)
     tracer, sampler = merged_stats(run.spools, "kernel_tracer"), merged_stats(run.spools, "energy_sampler")
     plugins = [spool.stats["engine"] for spool in run.spools if "engine" in spool.stats]
     return Manifest(
@@ -56,7 +56,7 @@ def run_manifest(
     )
 
 
-def _last_stamp(tables: dict[str, Any], kernels: Sequence[KernelMerge], start_ns: int) -> int:
+def last_stamp(tables: dict[str, Any], kernels: Sequence[KernelMerge], start_ns: int) -> int:
     """When a killed process was last heard of."""
     columns = (("power", "time_ns"), ("energy", "high_ns"), ("steps", "end_ns"))
     stamps = [int(getattr(tables[name], column).max()) for name, column in columns if len(tables[name])]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from qmeter_native.capture.clock_steps import clock_steps
+from qmeter_native.capture.counter_windows import open_devices
 from qmeter_native.capture.request_join import JoinedRequests
 from qmeter_native.capture.session_state import STATE_NAME
 from qmeter_native.capture.traced_run import TracedRun
 from qmeter_native.model.manifest import Validity
+from qmeter_native.model.tables import CounterTable, CounterWindowTable
 from qmeter_native.storage.spool import SpoolContents
 from qmeter_native.units import ns_to_s
 
@@ -51,6 +53,16 @@ def _of_spool(spool: SpoolContents) -> Iterator[Validity]:
         yield Validity(WRITE_FAILED, f"Records after this were lost: {error}", spool.path.name)
     for index in spool.stats.get("energy_sampler", {}).get("devices_lost", []):
         yield Validity("device_lost", "The GPU stopped answering during the run.", f"device {index}")
+    for index in open_devices(
+        cast(CounterTable, spool.tables[CounterTable.NAME]),
+        cast(CounterWindowTable, spool.tables[CounterWindowTable.NAME]),
+    ):
+        yield Validity(
+            "counters_cut_off",
+            "The run ended in its counter phase without disabling it: energy up to the last record is in part the "
+            "meter's.",
+            f"device {index}",
+        )
     for entry in spool.stats.get("engine", {}).get("validity", []):
         yield Validity(**entry)
 

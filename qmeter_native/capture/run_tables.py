@@ -8,13 +8,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.capture.counter_windows import closed_windows
 from qmeter_native.capture.device_map import step_devices
 from qmeter_native.capture.kernel_merge import KernelMerge
 from qmeter_native.capture.request_join import JoinedRequests, SpoolRequests, join_requests
+from qmeter_native.capture.run_manifest import last_stamp
 from qmeter_native.capture.trace_windows import join_windows
 from qmeter_native.capture.traced_run import TracedRun
 from qmeter_native.model.table import Table
-from qmeter_native.model.tables import RequestTable, StepTable, TraceWindowTable
+from qmeter_native.model.tables import CounterTable, CounterWindowTable, RequestTable, StepTable, TraceWindowTable
 from qmeter_native.storage.spool import SpoolContents
 from qmeter_native.storage.spool_join import join_spools
 
@@ -51,6 +53,11 @@ def join_tables(run: TracedRun, joined: JoinedRequests, kernels: list[KernelMerg
     tables[RequestTable.NAME] = joined.requests
     pieces = TraceWindowTable.concat([cast(TraceWindowTable, tables[TraceWindowTable.NAME]), _unrecorded(run, kernels)])
     tables[TraceWindowTable.NAME] = join_windows(pieces, _killed(run, kernels))
+    tables[CounterWindowTable.NAME] = closed_windows(
+        cast(CounterTable, tables[CounterTable.NAME]),
+        cast(CounterWindowTable, tables[CounterWindowTable.NAME]),
+        last_stamp(tables, kernels, run.state.start_ns),
+    )
     return tables
 
 

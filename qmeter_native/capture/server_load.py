@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from qmeter_native.capture.driving import RunPhase, RunStatus, drive
 from qmeter_native.capture.session import Session
+from qmeter_native.engines.protocol import Engine
 from qmeter_native.engines.server_health import wait_until_healthy
 from qmeter_native.errors import UsageError
 from qmeter_native.workload.workload import Workload
@@ -90,10 +91,16 @@ class ServerLoad:
             with OpenAIEngine(self.base_url, vocab_size=self.vocab_size) as engine:
                 if session.state.engine is None:
                     session.describe(engine=engine.info)
-                drive(session, engine, self.workload, idle_s=idle_s, stop=stop, observe=observe)
+                self.give(session, engine, idle_s=idle_s, stop=stop, observe=observe)
         finally:
             is_done.set()
             ticker.join()
+
+    def give(
+        self, session: Session, engine: Engine, *, idle_s: float, stop: Event, observe: Callable[[RunStatus], None]
+    ) -> None:
+        """Give the healthy server its workload; arguments are `qmeter_native.capture.driving.drive`'s."""
+        drive(session, engine, self.workload, idle_s=idle_s, stop=stop, observe=observe)
 
 
 def _tick(tick: Callable[[], None], is_done: Event) -> None:
