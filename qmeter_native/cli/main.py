@@ -28,7 +28,10 @@ class CommandEntry:
 
 
 SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
-    "Prepare": (CommandEntry("doctor", "Say what this machine can measure, what not, and what to do."),),
+    "Prepare": (
+        CommandEntry("doctor", "Say what this machine can measure, what not, and what to do."),
+        CommandEntry("calibrate", "Measure a GPU: its energy sensor, its ceilings, what a byte and a FLOP cost."),
+    ),
     "Measure": (
         CommandEntry("trace", "Record kernels, requests and energy of an engine, a server or any CUDA command."),
         CommandEntry("ctl", "Switch the tracing of a launched command on and off while it runs."),

@@ -72,12 +72,14 @@ class RunDisplay:
     def show_checkpoint(self, done_bytes: int, total_bytes: int) -> None:
         """Show how far the writing of a shape's checkpoint is."""
         figures = f"{quantity(done_bytes, 'B')} of {quantity(total_bytes, 'B')}"
-        self._bar.update(
-            self._task, description="writing a checkpoint", total=total_bytes, completed=done_bytes, figures=figures
-        )
+        self.show_step("writing a checkpoint", figures, done_bytes, total_bytes)
+
+    def show_step(self, description: str, figures: str, done: float, total: float | None) -> None:
+        """Show how far a step is that serves no requests; ``total`` is None where its end is not known."""
+        self._bar.update(self._task, description=description, total=total, completed=done, figures=figures)
         if not self._is_terminal and time.monotonic() - self._printed >= _PLAIN_PERIOD_S:
             self._printed = time.monotonic()
-            click.echo(f"writing a checkpoint: {figures}", err=True)
+            click.echo(f"{description}: {figures}", err=True)
 
     def _enter(self, phase: RunPhase) -> None:
         self._phase = phase

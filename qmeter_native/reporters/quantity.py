@@ -8,7 +8,17 @@ from typing import Final
 
 __all__ = ["Scale", "bar", "count", "percent", "quantity", "scale_of"]
 
-_PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_PREFIXES: Final = (
+    (1e15, "P"),
+    (1e12, "T"),
+    (1e9, "G"),
+    (1e6, "M"),
+    (1e3, "k"),
+    (1.0, ""),
+    (1e-3, "m"),
+    (1e-6, "µ"),
+    (1e-9, "n"),
+)
 _SIGNIFICANT: Final = 4
 _BLOCKS: Final = " ▏▎▍▌▋▊▉"
 
