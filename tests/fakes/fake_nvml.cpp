@@ -98,6 +98,7 @@ void FakeDevice::restore_defaults() {
       {"throttle_cost_ns", 0},
       {"value_type", nvml::kValueUnsignedInt},
       {"is_mig", 0},
+      {"is_h200", 0},  // by its name, which tells its chip
       {"compute_major", 9},
       {"compute_minor", 0},
       // Faults: a return code for each call, a time from which the device is lost, one slow power_fields
@@ -334,8 +335,8 @@ nvml::Return nvmlDeviceGetHandleByIndex_v2(unsigned index, nvml::Device* handle)
   return fault(devices[index], 0);
 }
 
-nvml::Return nvmlDeviceGetName(nvml::Device, char* text, unsigned length) {
-  return copy_text("Fake GPU", text, length);
+nvml::Return nvmlDeviceGetName(nvml::Device handle, char* text, unsigned length) {
+  return copy_text(at(handle)["is_h200"] != 0 ? "NVIDIA H200" : "Fake GPU", text, length);
 }
 
 nvml::Return nvmlDeviceGetUUID(nvml::Device handle, char* text, unsigned length) {
