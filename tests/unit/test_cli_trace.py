@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--model shape:tiny --port 8000", "--port", "--engine transformers"),
         ("--engine vllm --model shape:tiny --base-url http://localhost:1", "--base-url", "--engine vllm"),
         ("--engine openai --port 8000 --start-after 1", "--start-after", "--engine openai"),
+        ("--engine openai --port 8000 --counters 1", "--counters", "--engine openai"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
@@ -34,6 +35,25 @@ def test_an_option_that_would_do_nothing_is_refused(
 ) -> None:
     assert rim.run(cli, ["trace", *arguments.split()]) == 2
     assert f"{option} does nothing with {kind}" in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--counters-after 2", "--counters-after does nothing without --counters"),
+        ("--counter-interval 20", "--counter-interval does nothing without --counters"),
+        ("--counters continuous --counters-after 2", "--counters-after does nothing with --counters continuous"),
+        ("--counters continuous --counter-interval 50", "every 50 µs in a whole run"),
+        ("--counters often", "'often' is neither a number of seconds nor `continuous`"),
+        ("--counters -1", "'-1' is neither a number of seconds nor `continuous`"),
+    ],
+)
+def test_counters_that_could_not_be_are_refused(
+    arguments: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rim.run(cli, ["trace", *arguments.split(), "--", "true"]) == 2
+    assert message in capsys.readouterr().err
     assert not list(folder.iterdir())
 
 
