@@ -13,6 +13,10 @@ constexpr Result kErrorInvalidDevice = 101;
 constexpr Result kErrorInvalidContext = 201;
 constexpr Result kErrorInvalidHandle = 400;
 
+using DeviceAttribute = int32_t;
+constexpr DeviceAttribute kAttributeClockRate = 13;  // kHz
+constexpr DeviceAttribute kAttributeMultiprocessorCount = 16;
+
 using Device = int32_t;
 using Context = void*;
 using Module = void*;
@@ -28,6 +32,7 @@ using cuInit = Result(uint32_t);
 using cuGetErrorName = Result(Result, const char**);
 using cuDeviceGetCount = Result(int32_t*);
 using cuDeviceGetUuid_v2 = Result(Uuid*, Device);
+using cuDeviceGetAttribute = Result(int32_t*, DeviceAttribute, Device);
 using cuCtxGetCurrent = Result(Context*);
 using cuCtxPushCurrent_v2 = Result(Context);
 using cuCtxPopCurrent_v2 = Result(Context*);

@@ -1,5 +1,5 @@
-// Our own minimal declarations of CUPTI's host profiler and PM sampling, as of CUDA 12.8. NVIDIA appends to its
-// parameter structs and never moves a field; `struct_size` says up to where ours goes. Checked by
+// Our own minimal declarations of CUPTI's host profiler and PM sampling, as of CUDA 12.8. NVIDIA appends to
+// its parameter structs and never moves a field; `struct_size` says up to where ours goes. Checked by
 // tools/check_abi.py.
 #pragma once
 

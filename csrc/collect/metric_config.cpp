@@ -19,8 +19,8 @@ std::string joined(const MetricNames& names) {
 
 void require(const CuptiProfiler& profiler, cupti::Result result, const char* action) {
   if (result == cupti::kSuccess) return;
-  throw Error(ErrorCode::kUnsupported, std::string(action) + " failed with " + profiler.result_name(result) + " (" +
-                                           profiler.path() + ")");
+  throw Error(ErrorCode::kUnsupported, std::string(action) + " failed with " + profiler.result_name(result) +
+                                           " (" + profiler.path() + ")");
 }
 
 struct Config {
@@ -36,7 +36,8 @@ Config make_config(const std::shared_ptr<const CuptiProfiler>& profiler, const s
   Config config;
   require(*profiler, profiler->add_metrics(host.object(), names), "cuptiProfilerHostConfigAddMetrics");
   require(*profiler, profiler->config_image(config.image, host.object()), "cuptiProfilerHostGetConfigImage");
-  require(*profiler, profiler->num_passes(config.num_passes, config.image), "cuptiProfilerHostGetNumOfPasses");
+  require(*profiler, profiler->num_passes(config.num_passes, config.image),
+          "cuptiProfilerHostGetNumOfPasses");
   return config;
 }
 
@@ -62,8 +63,8 @@ MetricHost::MetricHost(std::shared_ptr<const CuptiProfiler> profiler, const std:
   const std::lock_guard<std::mutex> lock(host_mutex);
   const cupti::Result result = profiler_->create_host(host_, chip, availability);
   if (result == cupti::kSuccess) return;
-  throw Error(ErrorCode::kUnsupported, profiler_->path() + " cannot sample the chip " + chip + ": " +
-                                           profiler_->result_name(result));
+  throw Error(ErrorCode::kUnsupported,
+              profiler_->path() + " cannot sample the chip " + chip + ": " + profiler_->result_name(result));
 }
 
 MetricHost::~MetricHost() {
@@ -102,10 +103,10 @@ CuptiImage single_pass_config(const std::shared_ptr<const CuptiProfiler>& profil
   if (!unknown.empty()) throw Error(ErrorCode::kUnsupported, chip + " has no metrics " + joined(unknown));
   Config config = make_config(profiler, chip, availability, names);
   if (config.num_passes == 1) return std::move(config.image);
-  throw Error(ErrorCode::kUnsupported,
-              "the metrics need " + std::to_string(config.num_passes) + " passes on " + chip +
-                  ", sampling has one; without these they would fit: " +
-                  joined(beyond_one_pass(profiler, chip, availability, names)));
+  throw Error(ErrorCode::kUnsupported, "the metrics need " + std::to_string(config.num_passes) +
+                                           " passes on " + chip +
+                                           ", sampling has one; without these they would fit: " +
+                                           joined(beyond_one_pass(profiler, chip, availability, names)));
 }
 
 }  // namespace qmeter

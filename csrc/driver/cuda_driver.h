@@ -17,9 +17,11 @@ class CudaDriver {
   virtual std::string result_name(cuda::Result result) const = 0;
 
   virtual cuda::Result init() const noexcept = 0;
-  // These two fail with kErrorNotInitialized until the program has called cuInit.
+  // These three fail with kErrorNotInitialized until the program has called cuInit.
   virtual cuda::Result num_devices(int32_t* count) const noexcept = 0;
   virtual cuda::Result device_uuid(cuda::Uuid* uuid, cuda::Device device) const noexcept = 0;
+  virtual cuda::Result device_attribute(int32_t* value, cuda::DeviceAttribute attribute,
+                                        cuda::Device device) const noexcept = 0;
   virtual cuda::Result current_context(cuda::Context* context) const noexcept = 0;
   virtual cuda::Result push_context(cuda::Context context) const noexcept = 0;
   virtual cuda::Result pop_context() const noexcept = 0;

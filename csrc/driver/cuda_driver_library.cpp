@@ -24,6 +24,10 @@ class CudaDriverLibrary final : public CudaDriver {
   cuda::Result device_uuid(cuda::Uuid* uuid, cuda::Device device) const noexcept override {
     return device_uuid_(uuid, device);
   }
+  cuda::Result device_attribute(int32_t* value, cuda::DeviceAttribute attribute,
+                                cuda::Device device) const noexcept override {
+    return device_attribute_(value, attribute, device);
+  }
   cuda::Result current_context(cuda::Context* context) const noexcept override {
     return current_context_(context);
   }
@@ -58,6 +62,8 @@ class CudaDriverLibrary final : public CudaDriver {
   cuda::cuDeviceGetCount* const num_devices_ = library_.require<cuda::cuDeviceGetCount*>("cuDeviceGetCount");
   cuda::cuDeviceGetUuid_v2* const device_uuid_ =
       library_.require<cuda::cuDeviceGetUuid_v2*>("cuDeviceGetUuid_v2");
+  cuda::cuDeviceGetAttribute* const device_attribute_ =
+      library_.require<cuda::cuDeviceGetAttribute*>("cuDeviceGetAttribute");
   cuda::cuCtxGetCurrent* const current_context_ = library_.require<cuda::cuCtxGetCurrent*>("cuCtxGetCurrent");
   cuda::cuCtxPushCurrent_v2* const push_context_ =
       library_.require<cuda::cuCtxPushCurrent_v2*>("cuCtxPushCurrent_v2");

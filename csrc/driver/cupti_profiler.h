@@ -49,7 +49,8 @@ class CuptiProfiler {
 
   // For the whole process, after cuInit. May be called again.
   virtual cupti::Result initialize() const noexcept = 0;
-  virtual cupti::Result device_support(cupti::DeviceSupportedParams& support, int32_t device) const noexcept = 0;
+  virtual cupti::Result device_support(cupti::DeviceSupportedParams& support,
+                                       int32_t device) const noexcept = 0;
   virtual cupti::Result chip_name(std::string& chip, size_t device) const noexcept = 0;
   // Fails while another session is active.
   virtual cupti::Result counter_availability(CuptiImage& image, size_t device) const noexcept = 0;
@@ -65,8 +66,8 @@ class CuptiProfiler {
   virtual cupti::Result config_image(CuptiImage& image, cupti::HostObject* host) const noexcept = 0;
   virtual cupti::Result num_passes(size_t& num_passes, const CuptiImage& config) const noexcept = 0;
   // `values` takes as many as there are names. Host objects are not to be shared between threads.
-  virtual cupti::Result evaluate(double* values, cupti::HostObject* host, const CuptiImage& image, size_t index,
-                                 const std::vector<const char*>& names) const noexcept = 0;
+  virtual cupti::Result evaluate(double* values, cupti::HostObject* host, const CuptiImage& image,
+                                 size_t index, const std::vector<const char*>& names) const noexcept = 0;
 
   virtual cupti::Result enable(cupti::PmSamplingObject*& object, size_t device) const noexcept = 0;
   virtual cupti::Result disable(cupti::PmSamplingObject* object) const noexcept = 0;
@@ -78,8 +79,10 @@ class CuptiProfiler {
   virtual cupti::Result image_bytes(size_t& bytes, cupti::PmSamplingObject* object, const MetricNames& names,
                                     uint32_t max_samples) const noexcept = 0;
   // Empties an image; costs as much as writing all of it.
-  virtual cupti::Result initialize_image(CuptiImage& image, cupti::PmSamplingObject* object) const noexcept = 0;
-  // From the hardware buffer into the image. Answers kErrorOutOfMemory after an overflow; `end` holds then too.
+  virtual cupti::Result initialize_image(CuptiImage& image,
+                                         cupti::PmSamplingObject* object) const noexcept = 0;
+  // From the hardware buffer into the image. Answers kErrorOutOfMemory after an overflow; `end` holds then
+  // too.
   virtual cupti::Result decode(PmDecodeEnd& end, CuptiImage& image,
                                cupti::PmSamplingObject* object) const noexcept = 0;
   virtual cupti::Result image_info(PmImageInfo& info, const CuptiImage& image) const noexcept = 0;
@@ -87,7 +90,8 @@ class CuptiProfiler {
                                      const CuptiImage& image, size_t index) const noexcept = 0;
 };
 
-// The profiler in the CUPTI at `path`. Throws Error(kNotFound), or Error(kUnsupported) for CUPTI before CUDA 12.8.
+// The profiler in the CUPTI at `path`. Throws Error(kNotFound), or Error(kUnsupported) for CUPTI before
+// CUDA 12.8.
 std::shared_ptr<const CuptiProfiler> load_cupti_profiler(const std::string& path);
 
 }  // namespace qmeter

@@ -68,7 +68,8 @@ class CuptiProfilerLibrary final : public CuptiProfiler {
     return initialize_(&params);
   }
 
-  cupti::Result device_support(cupti::DeviceSupportedParams& support, int32_t device) const noexcept override {
+  cupti::Result device_support(cupti::DeviceSupportedParams& support,
+                               int32_t device) const noexcept override {
     support.device = device;
     support.api = cupti::kProfilerApiPmSampling;
     return device_supported_(&support);
@@ -202,7 +203,9 @@ class CuptiProfilerLibrary final : public CuptiProfiler {
     return set_config_(&params);
   }
 
-  cupti::Result start(cupti::PmSamplingObject* object) const noexcept override { return call(start_, object); }
+  cupti::Result start(cupti::PmSamplingObject* object) const noexcept override {
+    return call(start_, object);
+  }
   cupti::Result stop(cupti::PmSamplingObject* object) const noexcept override { return call(stop_, object); }
 
   cupti::Result image_bytes(size_t& bytes, cupti::PmSamplingObject* object, const MetricNames& names,

@@ -16,14 +16,18 @@ _ROOT: Final = _FAKES.parents[1]
 
 
 def build_fake(source: str, soname: str, *, defines: Sequence[str] = ()) -> Path:
-    """Compile ``tests/fakes/<source>`` into a shared library and return its path, which ends in ``soname``."""
+    """Compile ``tests/fakes/<source>`` and its parts into a shared library; return its path, which ends in ``soname``.
+
+    The parts of ``name.cpp`` are called ``name_*.cpp``.
+    """
+    sources = [_FAKES / source, *sorted(_FAKES.glob(f"{Path(source).stem}_*.cpp"))]
     command = [
         os.environ.get("CXX", "g++"),
         *("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-shared", "-fPIC", "-pthread"),
         *(f"-D{name}" for name in defines),
-        *(f"-I{_ROOT / 'csrc'}", f"-Wl,-soname,{soname}", str(_FAKES / source)),
+        *(f"-I{_ROOT / 'csrc'}", f"-Wl,-soname,{soname}", *map(str, sources)),
     ]
-    inputs = sorted([*_FAKES.glob("*.h"), *(_ROOT / "csrc" / "abi").glob("*.h"), _FAKES / source])
+    inputs = sorted([*_FAKES.glob("*.h"), *(_ROOT / "csrc" / "abi").glob("*.h"), *sources])
     digest = hashlib.sha256(" ".join(command).encode())
     for path in inputs:
         digest.update(path.read_bytes())

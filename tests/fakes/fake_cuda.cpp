@@ -225,6 +225,14 @@ cuda::Result cuDeviceGetUuid_v2(cuda::Uuid* uuid, cuda::Device device) {
   return cuda::kSuccess;
 }
 
+cuda::Result cuDeviceGetAttribute(int32_t* value, cuda::DeviceAttribute attribute, cuda::Device) {
+  if (initialized_pid != getpid()) return cuda::kErrorNotInitialized;
+  constexpr int32_t kNumSms = 132;
+  constexpr int32_t kClockKhz = 1'400'000;
+  *value = attribute == cuda::kAttributeMultiprocessorCount ? kNumSms : kClockKhz;
+  return cuda::kSuccess;
+}
+
 cuda::Result cuCtxGetCurrent(cuda::Context* context) {
   *context = current;
   return cuda::kSuccess;

@@ -19,7 +19,7 @@
 #include <thread>
 #include <vector>
 
-#include "abi/cupti.h"
+#include "abi/cupti_profiler.h"
 
 namespace cupti = qmeter::cupti;
 
@@ -54,6 +54,29 @@ const Settings kDefaults = {{"subscribe_result", 0},
                             {"dirty_buffers", 0},
                             {"null_buffers", 0},
                             {"requests", 0},
+                            {"pm_chip", 0},
+                            {"pm_samples", 100},
+                            {"pm_old_first", 0},
+                            {"pm_hole", 0},
+                            {"pm_overflow", 0},
+                            {"pm_image_restarts", 0},
+                            {"pm_nan_metric", -1},
+                            {"pm_vgpu_support", cupti::kConfigurationSupported},
+                            {"pm_initialize_result", 0},
+                            {"pm_availability_result", 0},
+                            {"pm_enable_result", 0},
+                            {"pm_time_trigger_result", 0},
+                            {"pm_config_result", 0},
+                            {"pm_start_result", 0},
+                            {"pm_decode_result", 0},
+                            {"pm_evaluate_result", 0},
+                            {"pm_hosts", 0},
+                            {"pm_enabled", 0},
+                            {"pm_starts", 0},
+                            {"pm_stops", 0},
+                            {"pm_decodes", 0},
+                            {"pm_initialized_images", 0},
+                            {"pm_lost_configs", 0},
                             {"iterator_result", cupti::kErrorMaxLimitReached}};
 
 struct Fake {
@@ -235,6 +258,8 @@ int fake_cupti_set(const char* name, int64_t value) {
 }
 
 int64_t fake_cupti_get(const char* name) { return fake().get(name); }
+
+void fake_cupti_add(const char* name, int64_t amount) { fake().add(name, amount); }
 
 void fake_cupti_emit(const FakeActivity* activity, uint64_t count, uint64_t step_ns) {
   if (!is_enabled(activity->kind)) return;

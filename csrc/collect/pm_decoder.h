@@ -1,0 +1,110 @@
+// From the hardware buffer of a session through a counter data image to records in a spool. For one thread at
+// a time, where nothing else is said.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "collect/pm_evaluator.h"
+#include "collect/pm_session.h"
+#include "records/spool.h"
+
+namespace qmeter {
+
+struct PmMetric {
+  uint8_t quantity = 0;  // CounterQuantity
+  std::string name;
+  double factor = 1;  // by which its value is multiplied
+};
+
+struct PmDecoderSettings {
+  int16_t device = 0;  // for the records
+  std::vector<PmMetric> metrics;
+  int64_t interval_ns = 0;
+  uint32_t image_samples = 4096;
+  size_t num_threads = 1;
+};
+
+struct PmCounts {
+  uint64_t samples = 0;            // recorded
+  uint64_t dropped_first = 0;      // first ones of bursts, whose stamps can be old
+  uint64_t overflows = 0;          // bursts in which the hardware buffer was full
+  uint64_t decode_failures = 0;    // calls that CUPTI refused, and samples with impossible stamps
+  uint64_t evaluate_failures = 0;  // samples of which a value is missing
+  uint64_t lost_samples = 0;       // by the holes between stamps and at the ends of bursts
+  uint64_t decode_ns = 0;          // CPU time, as is the next
+  uint64_t evaluate_ns = 0;
+};
+
+class PmDecoder {
+ public:
+  // `session` must outlive this; `spool` may be null. Throws Error(kUnsupported), and std::bad_alloc for an
+  // image that does not fit into memory.
+  PmDecoder(std::shared_ptr<Spool> spool, const PmSession& session, const PmDecoderSettings& settings);
+
+  size_t image_bytes() const noexcept { return image_.size(); }
+
+  // Sampling begins now; `max_samples` of it are recorded, 0: all.
+  void begin_burst(uint64_t max_samples) noexcept;
+
+  // Decode what is in the hardware buffer, at most an image. Returns the number of samples taken out.
+  size_t decode() noexcept;
+
+  // Whether the burst's `max_samples` are recorded.
+  bool is_full() const noexcept {
+    return burst_.max_samples > 0 && burst_.num_recorded >= burst_.max_samples;
+  }
+
+  // Sampling ended at `stop_ns` and all of it is decoded; it had begun at `start_ns`.
+  void end_burst(int64_t start_ns, int64_t stop_ns) noexcept;
+
+  // For any thread.
+  void note_error(const std::string& error) noexcept;
+  void note_failure(cupti::Result result, const char* action) noexcept;
+  PmCounts counts() const;
+  std::string error() const;  // first thing that went wrong, empty if nothing
+
+ private:
+  struct Burst {
+    uint64_t max_samples = 0;
+    uint64_t num_recorded = 0;
+    bool is_first_due = true;
+    bool is_complete = true;  // neither overflow nor failure
+    bool has_overflow = false;
+    std::optional<int64_t> last_end_ns;  // of the samples in it
+  };
+
+  bool fill_image() noexcept;
+  bool is_other_image() noexcept;
+  void read_times(size_t first, size_t last) noexcept;
+  void take(size_t first, size_t last) noexcept;
+  bool is_wanted(const PmSampleTimes& times) noexcept;
+  void record(const PmSampleTimes& times, const double* values);
+  void reset_image() noexcept;
+  void fail(cupti::Result result, const char* action) noexcept;
+  void publish() noexcept;
+
+  const std::shared_ptr<Spool> spool_;
+  const PmSession& session_;
+  const std::shared_ptr<const CuptiProfiler> profiler_;
+  const PmDecoderSettings settings_;
+  PmEvaluator evaluator_;
+  CuptiImage image_;
+  PmImageInfo info_;
+  cupti::DecodeStopReason stop_reason_ = 0;
+  size_t num_taken_ = 0;                   // samples of the image that were taken before
+  std::optional<int64_t> image_start_ns_;  // of its first sample
+  std::vector<PmSampleTimes> times_;       // by sample of the image
+  std::vector<CounterRecord> records_;
+  Burst burst_;
+  PmCounts pending_;
+  mutable std::mutex mutex_;  // of the next two
+  PmCounts counts_;
+  std::string error_;
+};
+
+}  // namespace qmeter
