@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from qmeter_native.capture import checkup
 from qmeter_native.capture.checkup import Finding, State, gpu, host, software, verdicts_of
 from qmeter_native.cli.main import cli
 from qmeter_native.cli.rim import run
+from qmeter_native.devices import default_profile, save_profile
 from qmeter_native.errors import NativeError
 
 
@@ -22,6 +24,7 @@ def nvml_device(**changes: Any) -> dict[str, Any]:
     device = {
         "index": 0,
         "name": "NVIDIA H200",
+        "uuid": "GPU-of-the-test",
         "energy": "nvml_total_energy",
         "reason": None,
         "mig": False,
@@ -53,6 +56,19 @@ def test_a_device_lists_its_readings_with_their_cost_and_what_is_missing() -> No
     assert findings["GPU 0"].detail == "NVIDIA H200, energy from nvml_total_energy"
     assert findings["GPU 0 readings"].detail == "total_energy 2.4 ms, power_samples 51.2 µs a call"
     assert findings["GPU 0 power_memory"] == Finding("NVIDIA", "GPU 0 power_memory", State.ABSENT, "Not Supported")
+
+
+def test_a_gpu_is_calibrated_or_not_or_its_profile_cannot_be_used(tmp_path: Path) -> None:
+    default = default_profile("NVIDIA H200", "GPU-1")
+    calibrated = replace(default, date="2026-11-24", power_model=replace(default.power_model, source="calibrated"))
+    save_profile(calibrated, tmp_path / "GPU-1.json")
+    save_profile(default, tmp_path / "GPU-2.json")
+    write(tmp_path / "GPU-3.json", "{")
+    found = [gpu.profile_finding("GPU 0 profile", f"GPU-{number}", tmp_path) for number in range(4)]
+    assert [finding.state for finding in found] == [State.ABSENT, State.OK, State.BROKEN, State.BROKEN]
+    assert "qmeter-native calibrate" in str(found[0].advice)
+    assert "2026-11-24" in found[1].detail
+    assert "GPU-3.json" in found[3].detail
 
 
 def test_a_partitioned_gpu_is_broken_for_energy() -> None:

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from qmeter_native.capture.checkup.finding import Finding, State
 from qmeter_native.capture.cupti_paths import cupti_search_dirs
+from qmeter_native.devices.profile_store import find_profile, profile_path
+from qmeter_native.errors import ProfileError
 
-__all__ = ["counter_finding", "cupti_finding", "nvml_findings"]
+__all__ = ["counter_finding", "cupti_finding", "nvml_findings", "profile_finding"]
 
 _TOPIC: Final = "NVIDIA"
 _CAP_SYS_ADMIN: Final = 21
@@ -43,12 +45,28 @@ def _device_findings(device: dict[str, Any]) -> list[Finding]:
     advice = None if energy else "Without an energy source the report has times only."
     source = f"energy from {energy}" if energy else f"no energy: {device['reason']}"
     findings = [Finding(_TOPIC, name, state, f"{device['name']}, {source}", advice)]
+    findings.append(profile_finding(f"{name} profile", device["uuid"]))
     if works:
         findings.append(Finding(_TOPIC, f"{name} readings", State.OK, f"{', '.join(works)} a call"))
     if device["mig"]:
         advice = "Energy is known for the whole board only; use a GPU without MIG to attribute it."
         findings.append(Finding(_TOPIC, f"{name} MIG", State.BROKEN, "partitioned", advice))
     return findings + [Finding(_TOPIC, f"{name} {key}", State.ABSENT, str(reason)) for key, reason in fails.items()]
+
+
+def profile_finding(name: str, uuid: str, folder: Path | None = None) -> Finding:
+    """Whether the GPU with that UUID was calibrated, and what its profile lacks; ``folder`` as in `find_profile`."""
+    advice = "`qmeter-native calibrate` measures it in under 3 minutes."
+    try:
+        profile = find_profile(uuid, folder)
+    except ProfileError as error:
+        return Finding(_TOPIC, name, State.BROKEN, error.what, error.hint)
+    if profile is None:
+        return Finding(_TOPIC, name, State.ABSENT, "not calibrated: joules of kernels rest on its datasheet", advice)
+    detail = f"{profile_path(uuid, folder)}, {profile.date or 'no date'}"
+    if profile.power_model.source != "calibrated":
+        return Finding(_TOPIC, name, State.BROKEN, f"{detail}, without a power model of its own", advice)
+    return Finding(_TOPIC, name, State.OK, detail)
 
 
 def _cost(nanoseconds: int) -> str:
