@@ -92,6 +92,29 @@ def test_kernels_of_a_command_and_its_children_become_one_capture(launcher: Laun
     assert not (launcher.folder / "a.qmt" / "control.sock").exists()
 
 
+def test_the_launcher_samples_hardware_counters_beside_energy(launcher: Launcher):
+    environment = {"QMETER_FAKE_NVML": "0.is_h200=1"}
+    done = launcher.trace("--seconds", "1", options=("--counters", "0.2", "--counters-after", "0"), **environment)
+    done.assert_clear(0)
+    capture = launcher.capture()
+    assert not {"counters_absent", "counters_cut"} & codes(capture)
+    assert set(capture.counters.device) == {device.index for device in capture.manifest.devices}
+    assert all(counted["samples"] > 100 for counted in capture.manifest.counters.values())
+    assert (capture.counter_windows.disable_ns < capture.manifest.measure_end_ns).all()
+    assert len(capture.kernels) > 0
+
+
+def test_counters_without_permission_leave_the_run_alone(launcher: Launcher):
+    environment = {"QMETER_FAKE_NVML": "0.is_h200=1", "FAKE_CUPTI": "pm_enable_result=35"}
+    done = launcher.trace("--launches", "9", options=("--counters", "0.1", "--counters-after", "0"), **environment)
+    done.assert_clear(0)
+    capture = launcher.capture()
+    notes = [entry.message for entry in capture.manifest.validity if entry.code == "counters_absent"]
+    assert len(notes) == 1
+    assert "ERR_NVGPUCTRPERM" in notes[0]
+    assert len(capture.kernels) == 9
+
+
 def test_the_exit_code_is_the_commands(launcher: Launcher):
     assert launcher.trace("--launches", "1", "--exit-code", "7").code == 7
 
