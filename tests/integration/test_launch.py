@@ -99,7 +99,7 @@ def test_the_launcher_samples_hardware_counters_beside_energy(launcher: Launcher
     capture = launcher.capture()
     assert not {"counters_absent", "counters_cut"} & codes(capture)
     assert set(capture.counters.device) == {device.index for device in capture.manifest.devices}
-    assert all(counted["samples"] > 100 for counted in capture.manifest.counters.values())
+    assert all(counted["samples"] > 0 for counted in capture.manifest.counters.values())
     assert (capture.counter_windows.disable_ns < capture.manifest.measure_end_ns).all()
     assert len(capture.kernels) > 0
 
