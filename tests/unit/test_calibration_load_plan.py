@@ -44,7 +44,8 @@ def test_mixtures_below_the_cap_cover_the_powers_asked_for() -> None:
     mixtures = [window for window in windows(WindowRole.MIXTURE) if window.slot_s > 0]
     powers_w = [planned_w(window) for window in mixtures]
     assert len(mixtures) == 36
-    assert min(powers_w) > 250 and max(powers_w) < 660
+    assert min(powers_w) > 250
+    assert max(powers_w) < 660
     assert np.ptp(powers_w) > 200
     assert all(abs(planned_w(window) - window.target_w) < 80 for window in mixtures)
 
@@ -66,7 +67,8 @@ def test_interventions_are_four_windows_in_abba_order_that_differ_in_three_tenth
     for start in range(0, len(found), 4):
         a, b, b2, a2 = found[start : start + 4]
         assert [w.side for w in (a, b, b2, a2)] == list("ABBA")
-        assert a.counts == a2.counts and b.counts == b2.counts
+        assert a.counts == a2.counts
+        assert b.counts == b2.counts
         assert len({w.group for w in (a, b, b2, a2)}) == 1
         assert [w.number for w in (a, b, b2, a2)] == list(range(a.number, a.number + 4))
         changed = {name for name in a.counts if a.counts[name] != b.counts[name]}

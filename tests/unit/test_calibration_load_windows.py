@@ -59,7 +59,8 @@ def test_windows_that_the_power_limit_holds_down_are_capped(loads: LoadProblem) 
     is_capped = np.array([window.group == "capped 1" for window in loads.windows])
     assert is_capped.any()
     np.testing.assert_array_equal(loads.problem.cap_w > 0, is_capped)
-    assert (loads.throttled[is_capped] > 0.9).all() and (loads.throttled[~is_capped] < 0.05).all()
+    assert (loads.throttled[is_capped] > 0.9).all()
+    assert (loads.throttled[~is_capped] < 0.05).all()
 
 
 def test_without_counters_work_is_what_the_manifest_says(loads: LoadProblem) -> None:
@@ -70,7 +71,9 @@ def test_without_counters_work_is_what_the_manifest_says(loads: LoadProblem) -> 
 
 def test_rows_survive_json(loads: LoadProblem) -> None:
     again = LoadProblem.from_dict(json.loads(json.dumps(loads.to_dict())))
-    assert again.kinds == loads.kinds and again.windows == loads.windows and again.quantized == loads.quantized
+    assert again.kinds == loads.kinds
+    assert again.windows == loads.windows
+    assert again.quantized == loads.quantized
     np.testing.assert_allclose(again.problem.energy_j, loads.problem.energy_j)
     np.testing.assert_allclose(again.problem.units, loads.problem.units)
     np.testing.assert_allclose(again.problem.work, loads.problem.work)
@@ -86,7 +89,8 @@ def test_runs_merge_with_numbers_of_their_own(loads: LoadProblem) -> None:
 
 def test_a_selection_keeps_rows_and_columns_together(loads: LoadProblem) -> None:
     part = selected(loads.problem, np.array([0, 3]), np.array([1, 2]))
-    assert part.units.shape == (2, 2) and part.modes == loads.problem.modes[1:3]
+    assert part.units.shape == (2, 2)
+    assert part.modes == loads.problem.modes[1:3]
     np.testing.assert_allclose(part.units, loads.problem.units[[0, 3], 1:3])
 
 
