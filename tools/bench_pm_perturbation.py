@@ -38,6 +38,8 @@ from tools.results import Metric, write_result  # noqa: E402
 EXPERIMENTS = ("power", "alignment", "decode", "outside")
 ALIGNED_US = (50, 20, 10)
 """Sample intervals of the second experiment."""
+SETTLE_S = 1.0
+"""Of a load before anything is measured, and of a session before it ends."""
 FIGURES = "figures.json"
 """What is in no capture, in the folder of the captures: by experiment."""
 
@@ -86,12 +88,12 @@ def measure_alignment(folder: Path, arguments: argparse.Namespace) -> dict[str, 
     for interval_us in ALIGNED_US:
         with Session(folder / f"alignment-{interval_us}us.qmt", SessionOptions(device="cuda")) as session:
             load = paced_load()
-            load.run(1.0)
+            load.run(SETTLE_S)
             count = None if interval_us >= 50 else 4  # what decoding can follow: DRAM, L2 and SM activity come first
             with sampling(session, interval_ns=interval_us * 1000, count=count, is_kept=True) as sampler:
                 load.run(arguments.phase)
             stats[str(interval_us)] = sampler.stats()
-            time.sleep(1.0)
+            time.sleep(SETTLE_S)
     return stats
 
 
@@ -102,7 +104,7 @@ def measure_decode(folder: Path, arguments: argparse.Namespace) -> dict[str, Any
         load = paced_load()
         for count in (2, 4, 6, 8, 12):
             with sampling(session, interval_ns=100_000, count=count) as sampler:
-                load.run(2.0)
+                load.run(2 * SETTLE_S)
             stats = sampler.stats()
             num_metrics = str(sampler.info()["num_metrics"])
             if stats["samples"]:
@@ -115,7 +117,7 @@ def measure_outside(folder: Path, arguments: argparse.Namespace) -> dict[str, An
     rates: dict[str, list[float]] = {"with": [], "without": []}
     with Session(folder / "outside.qmt", SessionOptions(device="cuda")) as session:
         load = _small_kernels()
-        load.run(2.0)
+        load.run(SETTLE_S)
         for cycle in range(arguments.cycles):
             for kind in ("with", "without", "without", "with")[:: 1 if cycle % 2 == 0 else -1]:
                 rates[kind].append(_outside_rate(session, load, kind == "with", arguments))

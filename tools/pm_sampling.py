@@ -54,6 +54,7 @@ def open_sampler(
             uuid=device.uuid,
             metrics=[(int(metric.quantity), metric.metric, metric.factor(chip.num_sms)) for metric in wanted],
             interval_ns=interval_ns,
+            cupti_path=session.options.cupti_path,
             search_dirs=cupti_search_dirs(),
         )
 
