@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -26,11 +26,12 @@ from qmeter_native.calibration.sensor_load import run_sensor_loads, sensor_loads
 from qmeter_native.capture.identity import software_versions
 from qmeter_native.capture.session import Session, SessionOptions
 from qmeter_native.devices.default_profile import default_profile
+from qmeter_native.devices.gpu_database import ChipInfo
 from qmeter_native.errors import DeviceError, QmeterError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.device_profile import Ceiling, DeviceProfile
 
-__all__ = ["CalibrationOptions", "Show", "calibrate"]
+__all__ = ["LOAD_NAMES", "QUICK_LOAD_NAMES", "CalibrationOptions", "Show", "calibrate", "with_power_model"]
 
 Show = Callable[[str, str, float, "float | None"], None]
 """Is told the step, its figures, how much of it is done, and of how much; None where that is not known."""
@@ -43,7 +44,7 @@ _EDGE_CPU_SHARE: Final = 0.5
 _NUM_BURSTS: Final = {False: 9, True: 6}
 _PLANS: Final = {
     False: PlanOptions(
-        window_s=1.6, soak_s=6, duties=(1.0, 0.45), num_mixtures=10, num_capped=0, num_interventions=0, num_brackets=3
+        window_s=1.3, soak_s=4, duties=(1.0, 0.45), num_mixtures=10, num_capped=0, num_interventions=0, num_brackets=3
     ),
     True: PlanOptions(
         window_s=1.2, soak_s=0, duties=(1.0,), num_mixtures=3, num_capped=0, num_interventions=0, num_brackets=2
@@ -51,16 +52,22 @@ _PLANS: Final = {
 }
 """By whether it is quick. Windows of a second hold ten ticks of the counter, whose edges are known to about 2 ms."""
 
-_QUICK_LOADS: Final = (
-    "fp16_gemm_large",
-    "fp8_gemm_m16",
-    "int8_gemm_large",
-    "rms_norm",
-    "dram_read",
-    "l2_read",
-    "fp32_fma",
-)
+QUICK_LOAD_NAMES: Final = ("fp16_gemm_large", "fp8_gemm_m16", "int8_gemm_large", "dram_read", "l2_read", "fp32_fma")
 """One or two for each thing that costs energy."""
+
+LOAD_NAMES: Final = (
+    *QUICK_LOAD_NAMES,
+    "bf16_gemm_m512",
+    "fp16_gemm_m16",
+    "fp8_gemm_large",
+    "w4a16_gemm_m16",
+    "attention_prefill",
+    "attention_decode",
+    "rms_norm",
+    "silu_and_mul",
+    "copy",
+)
+"""What serving runs, and the machine's units: as many as three minutes allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,29 @@ def calibrate(gpu: Gpu, options: CalibrationOptions, stop: Event, show: Show) ->
     if profile.power_model.source == default.power_model.source:
         profile = replace(profile, notes=(*default.notes, *profile.notes))
     return profile
+
+
+def with_power_model(
+    profile: DeviceProfile, captures: Sequence[Capture], device: int, chip: ChipInfo | None
+) -> DeviceProfile:
+    """The profile with the power model that the last of ``captures`` tells, and idle power from all of them.
+
+    Args:
+        profile: Whose power model is where the fit starts.
+        captures: The last one of loads (`record_loads`).
+        device: ``DeviceInfo.index``.
+        chip: Its datasheet; None if it is not known.
+
+    Raises:
+        CaptureError: The last capture has no loads between idle windows, or no energy.
+        UsageError: Fewer than three kinds of kernels ran.
+    """
+    capture = captures[-1]
+    prior = with_idle_power(profile.power_model, captures, device)
+    loads = load_problem(capture, device, chip, prior.reference_mhz)
+    model, fit = fit_power_model(loads.problem, loads.kinds, prior)
+    notes = [entry.message for entry in capture.manifest.validity]
+    return _noted(replace(profile, power_model=model, fit=fit), *notes)
 
 
 def _noted(profile: DeviceProfile, *notes: str) -> DeviceProfile:
@@ -178,11 +208,11 @@ class _Run:
         return _noted(profile, "Interrupted among the ceilings.") if len(measured) < len(CEILING_NAMES) else profile
 
     def _fit_power(self, profile: DeviceProfile) -> DeviceProfile:
-        wanted = [load for load in all_loads() if not self._options.is_quick or load.name in _QUICK_LOADS]
-        names = len({load.name for load in wanted})
+        names = QUICK_LOAD_NAMES if self._options.is_quick else LOAD_NAMES
+        wanted = [load for load in all_loads() if load.name in names]
         checks, left_out = chosen_loads(
             traced_loads(
-                self._path / "checks.qmt", self._gpu.ordinal, lambda name: self._show("loads", name, 0, names), wanted
+                self._path / "checks.qmt", self._gpu.ordinal, lambda name: self._show("loads", name, 0, None), wanted
             )
         )
         notes = [f"The load {name} was left out: {reason}." for name, reason in left_out.items()]
@@ -191,12 +221,8 @@ class _Run:
         capture = self._record(checks)
         self._captures.append(capture)
         device = next(info.index for info in capture.manifest.devices if info.uuid == self._gpu.uuid)
-        prior = with_idle_power(profile.power_model, self._captures, device)
-        loads = load_problem(capture, device, self._gpu.chip, prior.reference_mhz)
         self._show("power model", "fit", 0, None)
-        model, fit = fit_power_model(loads.problem, loads.kinds, prior)
-        notes += [entry.message for entry in capture.manifest.validity]
-        return _noted(replace(profile, power_model=model, fit=fit), *notes)
+        return _noted(with_power_model(profile, self._captures, device, self._gpu.chip), *notes)
 
     def _record(self, checks: list[LoadCheck]) -> Capture:
         return record_loads(
