@@ -2,60 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["TABLES", "AbiStruct", "AbiTable"]
+from tools import abi_cupti_profiler
+from tools.abi_table import AbiStruct, AbiTable
 
-
-@dataclass(frozen=True, slots=True)
-class AbiStruct:
-    """A struct of ours and all versions of the vendor's that it must fit.
-
-    Attributes:
-        ours: Its name in our namespace.
-        theirs: Regular expression of the vendor's names. A group in it is a version number.
-        fields: The vendor's field for each of ours.
-        oldest: Versions below this are not compared.
-        is_prefix: Ours may end earlier: the vendor appends fields.
-    """
-
-    ours: str
-    theirs: str
-    fields: Mapping[str, str]
-    oldest: int = 0
-    is_prefix: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AbiTable:
-    """One library.
-
-    Attributes:
-        name: For messages.
-        header: Ours, below ``csrc``.
-        namespace: In which it declares.
-        vendor_headers: To include, in this order.
-        packages: Distributions that hold the headers, by a label for each version.
-        values: The vendor's constant for each of ours.
-        newer_if: A condition of the preprocessor, true for headers that have ``newer_values``.
-        newer_values: Constants like ``values`` that old headers lack, or number otherwise.
-        structs: Structs.
-        functions: Exported names; ours is a function type of the same name.
-    """
-
-    name: str
-    header: str
-    namespace: str
-    vendor_headers: tuple[str, ...]
-    packages: Mapping[str, tuple[str, ...]]
-    values: Mapping[str, str] = field(default_factory=dict)
-    newer_if: str = "1"
-    newer_values: Mapping[str, str] = field(default_factory=dict)
-    structs: tuple[AbiStruct, ...] = ()
-    functions: tuple[str, ...] = ()
-
+__all__ = ["TABLES"]
 
 _CRT: Final = "nvidia-cuda-crt==13.5.37"
 """Only macros for compilers: one version serves all."""
@@ -169,6 +121,23 @@ _CUPTI: Final = AbiTable(
     ),
 )
 
+_CUPTI_PROFILER: Final = AbiTable(
+    name="CUPTI profiler",
+    header="abi/cupti_profiler.h",
+    namespace="qmeter::cupti",
+    vendor_headers=(
+        "cupti_result.h",
+        "cupti_target.h",
+        "cupti_profiler_target.h",
+        "cupti_profiler_host.h",
+        "cupti_pmsampling.h",
+    ),
+    packages={label: _CUDA[label] for label in ("CUDA 12.8", "CUDA 13.0", "CUDA 13, newest")},
+    values=abi_cupti_profiler.VALUES,
+    structs=abi_cupti_profiler.STRUCTS,
+    functions=abi_cupti_profiler.FUNCTIONS,
+)
+
 _CUDA_DRIVER: Final = AbiTable(
     name="CUDA driver",
     header="abi/cuda_driver.h",
@@ -182,6 +151,8 @@ _CUDA_DRIVER: Final = AbiTable(
         "kErrorInvalidDevice": "CUDA_ERROR_INVALID_DEVICE",
         "kErrorInvalidContext": "CUDA_ERROR_INVALID_CONTEXT",
         "kErrorInvalidHandle": "CUDA_ERROR_INVALID_HANDLE",
+        "kAttributeClockRate": "CU_DEVICE_ATTRIBUTE_CLOCK_RATE",
+        "kAttributeMultiprocessorCount": "CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT",
     },
     structs=(AbiStruct("Uuid", "CUuuid", {"bytes": "bytes"}),),
     functions=(
@@ -189,6 +160,7 @@ _CUDA_DRIVER: Final = AbiTable(
         "cuGetErrorName",
         "cuDeviceGetCount",
         "cuDeviceGetUuid_v2",
+        "cuDeviceGetAttribute",
         "cuCtxGetCurrent",
         "cuCtxPushCurrent_v2",
         "cuCtxPopCurrent_v2",
@@ -256,9 +228,7 @@ _NVML: Final = AbiTable(
         AbiStruct("Value", "nvmlValue_t", {name: name for name in _NVML_VALUES}),
         AbiStruct("Sample", "nvmlSample_t", {"timeStamp": "timeStamp", "sampleValue": "sampleValue"}),
         AbiStruct("FieldValue", "nvmlFieldValue_t", {name: name for name in _NVML_FIELD}),
-        AbiStruct(
-            "ViolationTime", "nvmlViolationTime_t", {name: name for name in ("referenceTime", "violationTime")}
-        ),
+        AbiStruct("ViolationTime", "nvmlViolationTime_t", {name: name for name in ("referenceTime", "violationTime")}),
         AbiStruct("Memory", "nvmlMemory_t", {name: name for name in ("total", "free", "used")}),
     ),
     functions=(
@@ -288,4 +258,4 @@ _NVML: Final = AbiTable(
     ),
 )
 
-TABLES: Final = (_CUPTI, _CUDA_DRIVER, _NVML)
+TABLES: Final = (_CUPTI, _CUPTI_PROFILER, _CUDA_DRIVER, _NVML)

@@ -23,7 +23,8 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.abi_tables import TABLES, AbiStruct, AbiTable  # noqa: E402
+from tools.abi_table import AbiStruct, AbiTable  # noqa: E402
+from tools.abi_tables import TABLES  # noqa: E402
 
 PROBE_HEAD: Final = """
 #include <cstddef>

@@ -16,7 +16,6 @@ constexpr Result kErrorOutOfMemory = 8;
 constexpr Result kErrorInvalidMetricName = 17;
 constexpr Result kErrorHardwareBusy = 26;
 constexpr Result kErrorNotSupported = 27;
-constexpr Result kErrorMigDeviceNotSupported = 43;
 
 constexpr uint32_t kOldestPmSamplingVersion = 26;  // CUDA 12.8
 
