@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +120,7 @@ def measure_outside(folder: Path, arguments: argparse.Namespace) -> dict[str, An
         load = _small_kernels()
         load.run(SETTLE_S)
         for cycle in range(arguments.cycles):
+            print(f"outside: {cycle + 1} of {arguments.cycles}", file=sys.stderr, flush=True)
             for kind in ("with", "without", "without", "with")[:: 1 if cycle % 2 == 0 else -1]:
                 rates[kind].append(_outside_rate(session, load, kind == "with", arguments))
     return rates
@@ -133,29 +135,35 @@ def _outside_rate(session: Session, load: Any, has_phase: bool, arguments: argpa
         return load.num_replays - before, took_s
 
     first = rate(arguments.outside)
-    if has_phase:
-        with sampling(session, interval_ns=50_000, is_kept=True):
-            load.run(arguments.phase)
-    else:
-        load.run(arguments.phase)
+    phase = Thread(target=_phase, args=(session, arguments.phase)) if has_phase else None
+    if phase is not None:
+        phase.start()
+    load.run(arguments.phase + SETTLE_S)  # a session takes half a second to set up; decoding may go on after it
     last = rate(arguments.outside)
+    if phase is not None:
+        phase.join()
     return (first[0] + last[0]) / (first[1] + last[1])
 
 
+def _phase(session: Session, seconds: float) -> None:
+    with sampling(session, interval_ns=50_000, is_kept=True):
+        time.sleep(seconds)
+
+
 def _small_kernels() -> Any:
-    """A graph like a decode step: 400 kernels of a few microseconds, one after another without pause."""
+    """A graph of 100 kernels of some 60 us, one after another without pause: 6 ms a replay tell rates to 0.1 %."""
     import torch
 
     from qmeter_native.calibration.load_slots import LoadSlots
 
-    values = torch.randn(1 << 22, device="cuda")
+    values = torch.randn(1 << 25, device="cuda")
     launches: dict[str, Callable[[], Any]] = {
         "scale": lambda: values.mul_(1.0001),
         "add": lambda: values.add_(0.0001),
     }
     for launch in launches.values():
         launch()
-    return LoadSlots(launches, {"scale": 200, "add": 200}, 0.0, seed=0)
+    return LoadSlots(launches, {"scale": 50, "add": 50}, 0.0, seed=0)
 
 
 def alignment_metrics(interval_us: int, capture: Capture, stats: dict[str, Any]) -> dict[str, Metric]:
@@ -229,7 +237,7 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a window of the power experiment")
     parser.add_argument("--phase", type=float, default=3.0, help="seconds of a counter phase")
-    parser.add_argument("--outside", type=float, default=6.0, help="seconds before and after a phase")
+    parser.add_argument("--outside", type=float, default=5.0, help="seconds before and after a phase")
     parser.add_argument("--analyse", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     arguments.captures.mkdir(parents=True, exist_ok=True)

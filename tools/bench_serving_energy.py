@@ -142,13 +142,14 @@ def swap_metrics(before: ServedBatch, after: ServedBatch, rows: list[dict[str, A
         }
     )
     missed_j = abs(predicted_j - measured_j)
-    error = missed_j / max(abs(measured_j), 1e-12)
-    slack = 1.96 * sensor_j / max(abs(measured_j), 1e-12)
-    return {
-        "swap_error": Metric(error, "1", max(error - slack, 0.0), error + slack),
+    metrics = {
         "swap_change": Metric(measured_j / before_j, "1"),
         "swap_error_of_whole": Metric(missed_j / found.measured_j, "1"),
     }
+    if measured_j:
+        error, slack = missed_j / abs(measured_j), 1.96 * sensor_j / abs(measured_j)
+        metrics["swap_error"] = Metric(error, "1", max(error - slack, 0.0), error + slack)
+    return metrics
 
 
 def analyse(captures: Mapping[str, Capture]) -> tuple[dict[str, Metric], list[dict[str, Any]]]:

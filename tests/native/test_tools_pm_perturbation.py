@@ -58,6 +58,7 @@ def test_all_experiments_run_and_can_be_analysed_again(
     monkeypatch.setattr(bench, "paced_load", Load)
     monkeypatch.setattr(bench, "_small_kernels", Load)
     monkeypatch.setattr(bench, "SETTLE_S", 0.01)
+    monkeypatch.setattr(bench, "ALIGNED_US", (50,))
     monkeypatch.setattr(pm_power, "_SETTLE_S", 0.05)
     words = ["--captures", str(tmp_path), "--out", str(tmp_path / "result.json"), "--cycles", "1"]
     words += ["--seconds", "0.25", "--phase", "0.05", "--outside", "0.05"]

@@ -62,6 +62,7 @@ def test_metrics_and_rows_come_from_captures_alone(capture: Capture) -> None:
     assert metrics["batch_transfer_error"].n == 2
     assert metrics["raw_residual_p95"].value < 0.1
     assert metrics["swap_change"].value == pytest.approx(0.0, abs=1e-9)  # the same capture twice
+    assert "swap_error" not in metrics
     assert [row["batch"] for row in rows if "batch" in row and "backend" in row] == [8, 32, 128] * 2
     json.dumps(rows)
 
