@@ -92,9 +92,9 @@ def test_kernels_of_a_command_and_its_children_become_one_capture(launcher: Laun
     assert not (launcher.folder / "a.qmt" / "control.sock").exists()
 
 
-def test_the_launcher_samples_hardware_counters_beside_energy(launcher: Launcher):
-    environment = {"QMETER_FAKE_NVML": "0.is_h200=1"}
-    done = launcher.trace("--seconds", "1", options=("--counters", "0.2", "--counters-after", "0"), **environment)
+def test_the_launcher_samples_hardware_counters_beside_energy(launcher: Launcher, fake_cupti_path: Path):
+    options = ("--counters", "0.2", "--counters-after", "0", "--cupti", str(fake_cupti_path))
+    done = launcher.trace("--seconds", "1", options=options, QMETER_FAKE_NVML="0.is_h200=1")
     done.assert_clear(0)
     capture = launcher.capture()
     assert not {"counters_absent", "counters_cut"} & codes(capture)
@@ -104,9 +104,10 @@ def test_the_launcher_samples_hardware_counters_beside_energy(launcher: Launcher
     assert len(capture.kernels) > 0
 
 
-def test_counters_without_permission_leave_the_run_alone(launcher: Launcher):
+def test_counters_without_permission_leave_the_run_alone(launcher: Launcher, fake_cupti_path: Path):
+    options = ("--counters", "0.1", "--counters-after", "0", "--cupti", str(fake_cupti_path))
     environment = {"QMETER_FAKE_NVML": "0.is_h200=1", "FAKE_CUPTI": "pm_enable_result=35"}
-    done = launcher.trace("--launches", "9", options=("--counters", "0.1", "--counters-after", "0"), **environment)
+    done = launcher.trace("--launches", "9", options=options, **environment)
     done.assert_clear(0)
     capture = launcher.capture()
     notes = [entry.message for entry in capture.manifest.validity if entry.code == "counters_absent"]
