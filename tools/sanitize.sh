@@ -15,7 +15,8 @@ build() { # NAME FLAGS…
   export FLAGS="-std=c++17 -O1 -g -Wall -Wextra -pthread -Icsrc -Itests/fakes $*"
   for source in $core; do echo "$source $out/core/$(echo "$source" | tr / _).o"; done |
     xargs -P "$(nproc)" -L 1 bash -c '$CXX $FLAGS -fPIC -c "$0" -o "$1"'
-  $CXX $FLAGS -shared -fPIC tests/fakes/fake_cupti.cpp -Wl,-soname,libcupti.so.13 -o "$out/fakes/libcupti.so.13"
+  $CXX $FLAGS -shared -fPIC tests/fakes/fake_cupti*.cpp -Wl,-soname,libcupti.so.13 -o "$out/fakes/libcupti.so.13"
+  $CXX $FLAGS -shared -fPIC tests/fakes/fake_cuda.cpp -Wl,-soname,libcuda.so.1 -ldl -o "$out/fakes/libcuda.so.1"
   $CXX $FLAGS -shared -fPIC tests/fakes/fake_nvml.cpp -Wl,-soname,libnvidia-ml.so.1 -o "$out/fakes/libnvidia-ml.so.1"
   for source in $programs; do echo "$source $out/$(basename "$source" .cpp) $out/core"; done |
     xargs -P "$(nproc)" -L 1 bash -c '$CXX $FLAGS "$0" "$2"/*.o -ldl -o "$1"'
@@ -26,6 +27,7 @@ run() { # NAME
   echo "$1: spool" && "$out/spool" "$out/work"
   echo "$1: kernel_tracer" && "$out/kernel_tracer" "$out/fakes/libcupti.so.13" "$out/work"
   echo "$1: inject" && "$out/inject" "$out/fakes/libcupti.so.13" "$out/work"
+  echo "$1: pm_sampler" && "$out/pm_sampler" "$out/fakes/libcupti.so.13" "$out/fakes/libcuda.so.1" "$out/work"
   echo "$1: energy_sampler" && "$out/energy_sampler" "$out/fakes/libnvidia-ml.so.1" "$out/work"
 }
 
