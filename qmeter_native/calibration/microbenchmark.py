@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from qmeter_native.errors import DeviceError
 
 __all__ = ["CudaKernels", "LaunchTimes", "SmClock", "cuda_source", "time_launches"]
@@ -47,7 +49,7 @@ def cuda_source(name: str) -> str:
 
 
 class CudaKernels:
-    """The kernels of ``csrc/cuda`` on one GPU. Launches go to torch's current stream.
+    """The kernels of ``csrc/cuda`` on one GPU. Launches go to CUDA's default stream, which is torch's as well.
 
     Args:
         ordinal: CUDA's number of the GPU.
@@ -77,15 +79,11 @@ class CudaKernels:
 
     def read(self, source: Any, num_passes: int = 1) -> None:
         """Read all of a tensor ``num_passes`` times; its size is a multiple of 16 bytes."""
-        import numpy
-
-        self._launch("read", _pointer(source), _num_vectors(source), numpy.int32(num_passes), _pointer(self._sink))
+        self._launch("read", _pointer(source), _num_vectors(source), np.int32(num_passes), _pointer(self._sink))
 
     def write(self, target: Any, seed: int) -> None:
         """Fill a tensor with scrambled numbers."""
-        import numpy
-
-        self._launch("write", _pointer(target), _num_vectors(target), numpy.uint32(seed))
+        self._launch("write", _pointer(target), _num_vectors(target), np.uint32(seed))
 
     def copy(self, source: Any, target: Any) -> None:
         """Copy a tensor to another of its size."""
@@ -93,9 +91,7 @@ class CudaKernels:
 
     def fma(self, num_rounds: int) -> float:
         """Multiply and add in single precision; the number of FLOP that this launch does."""
-        import numpy
-
-        self._launch("fma", _pointer(self._sink), numpy.float32(0.9997), numpy.float32(0.0137), numpy.int32(num_rounds))
+        self._launch("fma", _pointer(self._sink), np.float32(0.9997), np.float32(0.0137), np.int32(num_rounds))
         return 2.0 * _FMA_A_ROUND * num_rounds * self.grid * _THREADS
 
     @property
@@ -104,24 +100,16 @@ class CudaKernels:
         return self.grid * _THREADS * 4 * _VECTOR_BYTES
 
     def _launch(self, name: str, *arguments: Any) -> None:
-        import cupy
-        import torch
-
-        stream = torch.cuda.current_stream(self._device.id).cuda_stream
-        with self._device, cupy.cuda.ExternalStream(stream, self._device.id):
+        with self._device:
             self._functions[name]((self.grid,), (_THREADS,), arguments)
 
 
 def _pointer(tensor: Any) -> Any:
-    import numpy
-
-    return numpy.uint64(tensor.data_ptr())
+    return np.uint64(tensor.data_ptr())
 
 
 def _num_vectors(tensor: Any) -> Any:
-    import numpy
-
-    return numpy.uint64(tensor.numel() * tensor.element_size() // _VECTOR_BYTES)
+    return np.uint64(tensor.numel() * tensor.element_size() // _VECTOR_BYTES)
 
 
 class SmClock:
