@@ -27,7 +27,7 @@ constexpr unsigned kPowerCapTimeField = 74;          // NVML_FI_DEV_PERF_POLICY_
 constexpr unsigned kThermalPolicyTimeField = 75;     // NVML_FI_DEV_PERF_POLICY_THERMAL
 constexpr unsigned kSoftwareThermalTimeField = 269;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN
 constexpr unsigned kHardwareThermalTimeField = 270;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN
-constexpr unsigned kPowerBrakeTimeField = 271;       // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN
+constexpr unsigned kPowerBrakeTimeField = 271;  // NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN
 constexpr int kPolicyPower = 0;
 constexpr int kPolicyThermal = 1;
 

@@ -100,13 +100,10 @@ py::dict report_to_python(const NvmlReport& report) {
   return result;
 }
 
-std::shared_ptr<EnergySampler> start_sampler(std::shared_ptr<Spool> spool, int64_t power_period_ns,
-                                             int64_t clock_period_ns, int64_t edge_period_ns,
-                                             double counter_cpu_share,
-                                             const std::optional<std::string>& nvml_path,
-                                             const std::string& powercap_root,
-                                             const std::optional<std::vector<unsigned>>& nvml_devices,
-                                             bool use_nvml, bool use_rapl) {
+std::shared_ptr<EnergySampler> start_sampler(
+    std::shared_ptr<Spool> spool, int64_t power_period_ns, int64_t clock_period_ns, int64_t edge_period_ns,
+    double counter_cpu_share, const std::optional<std::string>& nvml_path, const std::string& powercap_root,
+    const std::optional<std::vector<unsigned>>& nvml_devices, bool use_nvml, bool use_rapl) {
   EnergySamplerOptions options;
   options.power_period_ns = power_period_ns;
   options.clock_period_ns = clock_period_ns;

@@ -18,10 +18,10 @@ struct EnergySamplerOptions {
   int64_t power_period_ns = 50'000'000;
   int64_t clock_period_ns = 100'000'000;
   int64_t edge_period_ns = 1'000'000'000;  // between two edges of a slow energy counter
-  // Of a core, for the calls of one slow energy counter: where they take more, edges come less often. At most 1.
-  // Three calls of 3 ms each second would be 0.9 % if the driver spins.
+  // Of a core, for the calls of one slow energy counter: where they take more, edges come less often. At
+  // most 1. Three calls of 3 ms each second would be 0.9 % if the driver spins.
   double counter_cpu_share = 0.007;
-  std::string nvml_path;                   // empty: by soname
+  std::string nvml_path;  // empty: by soname
   std::string powercap_root = "/sys/class/powercap";
   std::optional<std::vector<unsigned>> nvml_devices;  // empty: all
   bool use_nvml = true;

@@ -88,7 +88,7 @@ struct Functions {
 
 struct ThrottleField {
   unsigned field;
-  int64_t NvmlThrottleTimes::*time_ns;
+  int64_t NvmlThrottleTimes::* time_ns;
 };
 
 std::vector<ThrottleField> throttle_fields(int cuda_driver_version) {

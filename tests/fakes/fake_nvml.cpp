@@ -120,7 +120,8 @@ void FakeDevice::restore_defaults() {
       {"slow_call_ns", 0},
   };
   for (const auto& [key, value] : defaults) settings[key] = value;
-  for (const char* call : {"total_energy", "power_fields", "power_samples", "clock", "throttle"}) calls[call] = 0;
+  for (const char* call : {"total_energy", "power_fields", "power_samples", "clock", "throttle"})
+    calls[call] = 0;
 }
 
 std::array<FakeDevice, kMaxDevices> devices;
@@ -209,16 +210,16 @@ void fill_field(const FakeDevice& device, nvml::FieldValue& field) {
 
 // Whether the field is a throttle time; if so, it is filled.
 bool fill_throttle_time(const FakeDevice& device, nvml::FieldValue& field) {
-  static const std::map<unsigned, const char*> keys = {{nvml::kPowerCapTimeField, "power_cap_ns"},
-                                                       {nvml::kThermalPolicyTimeField, "software_thermal_ns"},
-                                                       {nvml::kPowerBrakeTimeField, "power_brake_ns"},
-                                                       {nvml::kSoftwareThermalTimeField, "software_thermal_ns"},
-                                                       {nvml::kHardwareThermalTimeField, "hardware_thermal_ns"}};
+  static const std::map<unsigned, const char*> keys = {
+      {nvml::kPowerCapTimeField, "power_cap_ns"},
+      {nvml::kThermalPolicyTimeField, "software_thermal_ns"},
+      {nvml::kPowerBrakeTimeField, "power_brake_ns"},
+      {nvml::kSoftwareThermalTimeField, "software_thermal_ns"},
+      {nvml::kHardwareThermalTimeField, "hardware_thermal_ns"}};
   const auto key = keys.find(field.fieldId);
   if (key == keys.end()) return false;
   const bool is_newer = field.fieldId != nvml::kPowerCapTimeField;
-  field.nvmlReturn =
-      static_cast<nvml::Return>(device[is_newer ? "newer_throttle_error" : "power_cap_error"]);
+  field.nvmlReturn = static_cast<nvml::Return>(device[is_newer ? "newer_throttle_error" : "power_cap_error"]);
   field.valueType = nvml::kValueUnsignedLongLong;
   field.value.ullVal = static_cast<unsigned long long>(device[key->second]);
   return true;
@@ -271,8 +272,9 @@ int fake_nvml_set(unsigned device, const char* key, long long value) {
 }
 
 int fake_nvml_set_library(const char* key, long long value) {
-  const std::map<std::string, std::atomic<int>*> settings = {
-      {"init_error", &init_error}, {"count_error", &count_error}, {"cuda_driver_version", &cuda_driver_version}};
+  const std::map<std::string, std::atomic<int>*> settings = {{"init_error", &init_error},
+                                                             {"count_error", &count_error},
+                                                             {"cuda_driver_version", &cuda_driver_version}};
   const auto found = settings.find(key);
   if (found == settings.end()) return -1;
   *found->second = static_cast<int>(value);

@@ -270,7 +270,7 @@ def test_a_forked_child_has_no_copy_of_the_spools_descriptor(new_spool: NewSpool
     spool = new_spool()
     child = os.fork()
     if child == 0:
-        links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
         os._exit(links.count(str(tmp_path / "spool")))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert is_being_written(tmp_path / "spool")
