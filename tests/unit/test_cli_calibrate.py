@@ -139,3 +139,27 @@ def test_an_interrupted_calibration_keeps_what_was_measured(monkeypatch: pytest.
     assert profile.notes[-1] == "Interrupted before the power model was measured."
     save_profile(profile, tmp_path / "partial.json")
     assert profile_to_dict(load_profile(tmp_path / "partial.json")) == profile_to_dict(profile)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--budget", "60"], "without --verify"),
+        (["--rows", "truth.json"], "without --verify"),
+        (["--verify", "--quick"], "does nothing with --verify"),
+        (["--verify", "--part", "one"], "is no part"),
+        (["--verify", "--part", "3/2"], "no part 3 of 2"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["calibrate", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_putting_runs_of_the_truth_test_together_needs_no_gpu_but_their_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["calibrate", "--verify", "--rows", str(tmp_path / "none.json")]) == 1
+    assert "no result file" in capsys.readouterr().err
