@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from qmeter_native.calibration.load_window import LoadWindow, WindowRole
 from qmeter_native.errors import UsageError
 
-__all__ = ["SETTLE_S", "LoadPlan", "PilotLoad", "PlanOptions", "plan_loads"]
+__all__ = ["IDLE_SETTLE_S", "SETTLE_S", "LoadPlan", "PilotLoad", "PlanOptions", "plan_loads"]
 
 SETTLE_S: Final = 0.4
 """A window's load runs so long before it is measured: bursts overshoot for about 0.1 s before the power cap bites."""
+IDLE_SETTLE_S: Final = 1.5
+"""Likewise for idle brackets: clocks fall, and the last kernels' heat shows in the sensor for about a second."""
 _SLOT_S: Final = 0.02
 """Shorter than the 0.1 s over which the power cap is held, long enough for some ten launches of each kind."""
 _MAX_DUTY: Final = 0.93
@@ -80,7 +82,8 @@ class LoadPlan:
     @property
     def length_s(self) -> float:
         """Expected seconds, with settling."""
-        return sum(window.length_s + SETTLE_S for window in self.windows)
+        idle = WindowRole.IDLE
+        return sum(w.length_s + (IDLE_SETTLE_S if w.role is idle else SETTLE_S) for w in self.windows)
 
 
 def plan_loads(pilots: Mapping[str, PilotLoad], idle_w: float, options: PlanOptions) -> LoadPlan:

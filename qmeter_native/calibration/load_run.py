@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qmeter_native.calibration.load_kernel import Launch
 from qmeter_native.calibration.load_kernels import LoadCheck
-from qmeter_native.calibration.load_plan import SETTLE_S, LoadPlan, PilotLoad
+from qmeter_native.calibration.load_plan import IDLE_SETTLE_S, SETTLE_S, LoadPlan, PilotLoad
 from qmeter_native.calibration.load_slots import LoadSlots
 from qmeter_native.calibration.load_window import LoadWindow, WindowRole
 from qmeter_native.errors import DeviceError
@@ -20,8 +20,6 @@ _SLOT_S: Final = 0.02
 _PILOT_SETTLE_S: Final = 0.5
 _PILOT_S: Final = 0.8
 _POLL_S: Final = 0.05
-_IDLE_SETTLE_S: Final = 1.5
-"""Clocks fall and the last kernels' heat shows in the sensor for about a second."""
 _COUNT_S: Final = 0.2
 
 Progress = Callable[[str], None]
@@ -118,7 +116,7 @@ def run_loads(
 
 def _run_window(window: LoadWindow, launches: Mapping[str, Launch], session: Any) -> None:
     if window.role is WindowRole.IDLE:
-        time.sleep(_IDLE_SETTLE_S)
+        time.sleep(IDLE_SETTLE_S)
         with session.range(window.range_name):
             time.sleep(window.length_s)
         return

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from qmeter_native.calibration.load_plan import SETTLE_S, PilotLoad, PlanOptions, plan_loads
+from qmeter_native.calibration.load_plan import IDLE_SETTLE_S, SETTLE_S, PilotLoad, PlanOptions, plan_loads
 from qmeter_native.calibration.load_window import LoadWindow, WindowRole
 from qmeter_native.errors import UsageError
 
@@ -102,7 +102,8 @@ def test_the_same_seed_gives_the_same_plan_and_another_another() -> None:
 
 def test_the_length_of_a_plan_counts_settling() -> None:
     plan = plan_loads(pilots(), IDLE_W, PlanOptions(soak_s=0.0))
-    assert plan.length_s == pytest.approx(len(plan.windows) * (5.0 + SETTLE_S))
+    loaded = len(plan.windows) - 4
+    assert plan.length_s == pytest.approx(loaded * (5.0 + SETTLE_S) + 4 * (5.0 + IDLE_SETTLE_S))
 
 
 def test_a_window_survives_the_name_of_its_range() -> None:
