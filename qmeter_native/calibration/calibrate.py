@@ -15,7 +15,7 @@ from typing import Final
 from qmeter_native.calibration.ceilings import CEILING_NAMES, measure_ceilings
 from qmeter_native.calibration.gpu import Gpu
 from qmeter_native.calibration.idle import with_idle_power
-from qmeter_native.calibration.load_kernels import LoadCheck, all_loads, chosen_loads
+from qmeter_native.calibration.load_kernels import all_loads, chosen_loads
 from qmeter_native.calibration.load_plan import LoadPlan, PlanOptions, plan_loads
 from qmeter_native.calibration.load_session import record_loads, traced_loads
 from qmeter_native.calibration.load_window import LoadWindow, WindowRole
@@ -211,31 +211,28 @@ class _Run:
         names = QUICK_LOAD_NAMES if self._options.is_quick else LOAD_NAMES
         wanted = [load for load in all_loads() if load.name in names]
         checks, left_out = chosen_loads(
-            traced_loads(
-                self._path / "checks.qmt", self._gpu.ordinal, lambda name: self._show("loads", name, 0, None), wanted
-            )
+            traced_loads(self._path / "checks.qmt", self._gpu.ordinal, self._before_windows, wanted)
         )
-        notes = [f"The load {name} was left out: {reason}." for name, reason in left_out.items()]
-        if self._stop.is_set():
-            return _noted(profile, *notes, "Interrupted before the power model was measured.")
-        capture = self._record(checks)
-        self._captures.append(capture)
-        device = next(info.index for info in capture.manifest.devices if info.uuid == self._gpu.uuid)
-        self._show("power model", "fit", 0, None)
-        return _noted(with_power_model(profile, self._captures, device, self._gpu.chip), *notes)
-
-    def _record(self, checks: list[LoadCheck]) -> Capture:
-        return record_loads(
+        capture = record_loads(
             self._path / "loads.qmt",
             self._gpu.ordinal,
             checks,
             lambda pilots, idle_w: plan_loads(pilots, idle_w, _PLANS[self._options.is_quick]),
-            lambda text: self._show("loads", text, 0, None),
+            self._before_windows,
             self._on_window,
         )
+        self._captures.append(capture)
+        device = next(info.index for info in capture.manifest.devices if info.uuid == self._gpu.uuid)
+        self._show("power model", "fit", 0, None)
+        profile = with_power_model(profile, self._captures, device, self._gpu.chip)
+        return _noted(profile, *(f"The load {name} was left out: {reason}." for name, reason in left_out.items()))
+
+    def _before_windows(self, text: str) -> None:
+        if self._stop.is_set():
+            raise QmeterError("interrupted before its windows")
+        self._show("loads", text, 0, None)
 
     def _on_window(self, window: LoadWindow, plan: LoadPlan) -> None:
         if self._stop.is_set():
-            raise KeyboardInterrupt  # what `record_loads` keeps its windows at
-        kernels = ", ".join(window.counts) or "idle"
-        self._show("loads", kernels, window.number, len(plan.windows))
+            raise KeyboardInterrupt  # at which `record_loads` keeps the windows before
+        self._show("loads", ", ".join(window.counts) or "idle", window.number, len(plan.windows))
