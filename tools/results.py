@@ -1,6 +1,6 @@
 """Result files of the programs in ``tools/``, ``docs/results/*.json``, and the machine that they ran on.
 
-The form is `qmeter_native.model.result_document`'s.
+The form is `qmeter_native.calibration.result_document`'s.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import platform
 from os import cpu_count
 from pathlib import Path
 
-from qmeter_native.model.result_document import Metric, software_line, write_result
+from qmeter_native.calibration.result_document import Metric, software_line, write_result
 
 __all__ = ["Metric", "cpu_name", "software_line", "write_result"]
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from qmeter_native.calibration.load_problem import LoadProblem, merged
 from qmeter_native.calibration.load_window import WindowRole
+from qmeter_native.calibration.result_document import Metric
 from qmeter_native.calibration.truth_checks import (
     Z95,
     Hidden,
@@ -35,7 +36,6 @@ from qmeter_native.devices.profile_json import profile_from_dict, profile_to_dic
 from qmeter_native.errors import CaptureError
 from qmeter_native.model.device_profile import DeviceProfile
 from qmeter_native.model.power_model import PowerModel
-from qmeter_native.model.result_document import Metric
 
 __all__ = ["Truth", "recompute", "truth", "truth_row", "wilson_interval"]
 

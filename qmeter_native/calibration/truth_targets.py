@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from qmeter_native.model.result_document import Metric
+from qmeter_native.calibration.result_document import Metric
 
 __all__ = ["TARGETS", "Target", "Verdict", "verdicts"]
 

@@ -18,6 +18,7 @@ from qmeter_native.calibration.load_plan import IDLE_SETTLE_S, SETTLE_S, LoadPla
 from qmeter_native.calibration.load_session import record_loads, traced_loads
 from qmeter_native.calibration.load_window import LoadWindow
 from qmeter_native.calibration.load_windows import load_problem
+from qmeter_native.calibration.result_document import Metric, write_result
 from qmeter_native.calibration.synthetic import coverage
 from qmeter_native.calibration.truth import Truth, recompute, truth_row, wilson_interval
 from qmeter_native.calibration.truth_picture import truth_picture
@@ -25,7 +26,6 @@ from qmeter_native.calibration.truth_targets import Verdict, verdicts
 from qmeter_native.devices.default_profile import default_profile
 from qmeter_native.errors import CaptureError, UsageError
 from qmeter_native.model.capture import Capture
-from qmeter_native.model.result_document import Metric, write_result
 
 __all__ = ["VerifyOptions", "VerifyResult", "read_rows", "run_verify", "truth_plan"]
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from qmeter_native.calibration.load_plan import PilotLoad
 from qmeter_native.calibration.load_window import WindowRole
 from qmeter_native.calibration.load_windows import load_problem
+from qmeter_native.calibration.result_document import Metric, write_result
 from qmeter_native.calibration.truth import truth_row
 from qmeter_native.calibration.truth_targets import TARGETS, verdicts
 from qmeter_native.calibration.verify import VerifyOptions, VerifyResult, run_verify, truth_plan
 from qmeter_native.devices import default_profile
 from qmeter_native.errors import CaptureError, UsageError
-from qmeter_native.model.result_document import Metric, write_result
 from qmeter_native.reporters.console.truth import print_truth
 from tests.loads import load_capture, made_up_loads, made_up_plan
 
