@@ -62,33 +62,40 @@ def counted(
     for quantity, rate in rates.items():
         value = np.diff(_cumulative(kernels, np.array(rate), background, edges))
         value *= 1 + noise * rng.standard_normal(len(value))
-        count = len(value)
-        tables.append(
-            CounterTable.from_columns(
-                device=np.zeros(count),
-                quantity=np.full(count, quantity),
-                start_ns=edges[:-1] + lag_ns,
-                end_ns=edges[1:] + lag_ns,
-                value=value,
-            )
-        )
+        tables.append(_samples(quantity, edges + lag_ns, value))
     builder = CaptureBuilder(int(edges[-1]) - T0 + 1_000_000)
     for number in range(int(kernels.class_id.max()) + 1):
         builder.kernel(0, 1, f"kernel{number}")
     capture = builder.build()
-    window = CounterWindowTable.from_columns(
-        device=[0],
-        enable_ns=[edges[0] - 1],
-        start_ns=[edges[0]],
-        stop_ns=[edges[-1]],
-        disable_ns=[edges[-1] + abs(lag_ns) + 1],
-        interval_ns=[interval_ns],
-        num_samples=[len(edges) - 1],
-        num_lost=[0],
-    )
-    manifest = replace(capture.manifest, start_ns=int(edges[0]), measure_start_ns=int(edges[0]))
     return replace(
-        capture, manifest=manifest, kernels=kernels, counters=CounterTable.concat(tables), counter_windows=window
+        capture,
+        manifest=replace(capture.manifest, start_ns=int(edges[0]), measure_start_ns=int(edges[0])),
+        kernels=kernels,
+        counters=CounterTable.concat(tables),
+        counter_windows=_window(int(edges[0]) - abs(lag_ns), int(edges[-1]) + abs(lag_ns), interval_ns, len(edges) - 1),
+    )
+
+
+def _samples(quantity: CounterQuantity, edges_ns: _Array, value: _Array) -> CounterTable:
+    return CounterTable.from_columns(
+        device=np.zeros(len(value)),
+        quantity=np.full(len(value), quantity),
+        start_ns=edges_ns[:-1],
+        end_ns=edges_ns[1:],
+        value=value,
+    )
+
+
+def _window(start_ns: int, stop_ns: int, interval_ns: int, num_samples: int) -> CounterWindowTable:
+    return CounterWindowTable.from_columns(
+        device=[0],
+        enable_ns=[start_ns - 1],
+        start_ns=[start_ns],
+        stop_ns=[stop_ns],
+        disable_ns=[stop_ns + 1],
+        interval_ns=[interval_ns],
+        num_samples=[num_samples],
+        num_lost=[0],
     )
 
 

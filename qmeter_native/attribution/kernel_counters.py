@@ -106,27 +106,21 @@ def kernel_counters(capture: Capture, device: int) -> KernelCounters | None:
     samples = CounterSamples.of(capture, device)
     if samples is None or len(samples) < _MIN_SAMPLES:
         return None
-    kernels = capture.kernels
-    kernels = kernels.take(np.flatnonzero((kernels.device == device) & (kernels.end_ns > kernels.start_ns)))
-    overlap = KernelOverlap((kernels.start_ns, kernels.end_ns), (samples.start_ns, samples.end_ns))
-    launches, mean_s = _launches(kernels.take(overlap.is_sampled), len(capture.kernel_classes))
+    kernels = _sampled_kernels(capture.kernels, device, samples)
+    launches, mean_s = _launches(kernels, len(capture.kernel_classes))
     interval_s = float(np.median(samples.length_s))
     is_measured = launches >= np.where(mean_s >= 2 * interval_s, _MIN_LONG_LAUNCHES, _MIN_LAUNCHES)
 
     measured = np.flatnonzero(is_measured)
     column = np.full(len(launches), len(measured))  # all others share one column
     column[measured] = np.arange(len(measured))
+    overlap = KernelOverlap((kernels.start_ns, kernels.end_ns), (samples.start_ns, samples.end_ns))
     design = partial(overlap.block, column[kernels.class_id], len(measured) + 1)
     rate, rate_error, misfit = _fit(_normal_equations(design, samples.value), samples)
     shared, seconds = _share(design, samples.value, rate)
     shared_rate = shared / np.where(seconds > 0, seconds, 1.0)[:, None]
     total = samples.value.sum(axis=0)
-
-    def of_classes(rows: _Array) -> _Array:
-        spread = np.zeros((len(launches), len(total)))
-        spread[measured] = rows[:-2]
-        return spread
-
+    of_classes = partial(_spread, measured, len(launches))
     return KernelCounters(
         quantities=samples.quantities,
         per_launch=of_classes(shared_rate) * mean_s[:, None],
@@ -143,6 +137,23 @@ def kernel_counters(capture: Capture, device: int) -> KernelCounters | None:
         num_samples=len(samples),
         interval_s=interval_s,
     )
+
+
+def _sampled_kernels(kernels: KernelTable, device: int, samples: CounterSamples) -> KernelTable:
+    """The kernels of a device that ran in a sample; of long runs only few are looked at."""
+    first, last = np.searchsorted(kernels.start_ns, [samples.start_ns[0], samples.end_ns[-1]])
+    begun = np.flatnonzero(kernels.end_ns[:first] > samples.start_ns[0])
+    kernels = kernels.take(np.concatenate([begun, np.arange(first, last)]))
+    begin = np.searchsorted(samples.end_ns, kernels.start_ns, "right")
+    end = np.searchsorted(samples.start_ns, kernels.end_ns, "left")
+    return kernels.take((kernels.device == device) & (kernels.end_ns > kernels.start_ns) & (end > begin))
+
+
+def _spread(measured: _Array, num_classes: int, columns: _Array) -> _Array:
+    """Figures of the columns as figures of all classes, 0 of those that are not measured."""
+    spread = np.zeros((num_classes, columns.shape[1]))
+    spread[measured] = columns[: len(measured)]
+    return spread
 
 
 def _launches(kernels: KernelTable, num_classes: int) -> tuple[_Array, _Array]:

@@ -32,12 +32,6 @@ class KernelOverlap:
         self._latest = np.maximum.accumulate(self._last)
         self._busy = BusyTime(self._kernel_start, self._kernel_end)
 
-    @property
-    def is_sampled(self) -> _Array:
-        """Mask of the kernels that ran in a sample."""
-        is_sampled: _Array = self._last > self._first
-        return is_sampled
-
     def block(self, column: _Array, num_columns: int, first: int, last: int) -> _Array:
         """Seconds that columns of kernels ran in samples ``first`` to ``last - 1``.
 

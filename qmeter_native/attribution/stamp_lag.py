@@ -93,8 +93,8 @@ def _likeness(samples: CounterSamples, rate: _Array, busy: BusyTime, shift_ns: i
     """Covariance over deviation of rate with busy time, the samples taken ``shift_ns`` earlier."""
     load = busy.between(samples.start_ns - shift_ns, samples.end_ns - shift_ns) / samples.length_s
     load = load - load.mean()
-    size = float(np.sqrt(load @ load))
-    return float(load @ rate) / size if size > 0 else 0.0
+    size = float(np.sqrt(np.square(load).sum()))
+    return float((load * rate).sum()) / size if size > 0 else 0.0
 
 
 def _steps(active: Capture, device: int) -> _Array | None:
