@@ -22,6 +22,9 @@ _SLOT_S: Final = 0.02
 """Shorter than the 0.1 s over which the power cap is held, long enough for some ten launches of each kind."""
 _MAX_DUTY: Final = 0.93
 """Most of a slot that is planned to be busy: beyond it pacing slips."""
+_SOAK_SHARES: Final = (0.65, 0.85)
+_CHANGED_SHARES: Final = (0.5, 0.8)
+"""Like `PlanOptions.shares`, for interventions: room for three tenths more below the cap."""
 _MAX_TRIES: Final = 400
 _MIN_CHANGED: Final = 3
 """Fewest launches a slot of the kind that an intervention changes: three tenths of them must be a launch."""
@@ -54,8 +57,8 @@ class PlanOptions:
         num_capped: Mixtures without gaps.
         num_interventions: Of four windows each.
         num_brackets: Idle windows, spread evenly.
-        low_w: Least power of mixtures.
-        high_w: Highest power of mixtures below the cap.
+        shares: Least and highest power of mixtures below the cap, over that of the kind that draws most alone: 300 to
+            610 W on an H200.
         seed: Of what is random: the same plan for the same pilots.
         part: (i, n): the i-th of n shards of mixtures and interventions, from 1.
     """
@@ -67,8 +70,7 @@ class PlanOptions:
     num_capped: int = 12
     num_interventions: int = 12
     num_brackets: int = 4
-    low_w: float = 300.0
-    high_w: float = 610.0
+    shares: tuple[float, float] = (0.43, 0.88)
     seed: int = 1
     part: tuple[int, int] = (1, 1)
 
@@ -143,7 +145,7 @@ class _Planner:
         return [LoadWindow(0, WindowRole.SINGLE, options.window_s, slot_s, {name: count}, group)]
 
     def mixture(self, number: int) -> list[LoadWindow]:
-        counts, target_w = self._paced((1, number), self._options.low_w, self._options.high_w)
+        counts, target_w = self._paced((1, number), *self._options.shares)
         return [self._window(WindowRole.MIXTURE, counts, f"mixture {number}", target_w)]
 
     def capped(self, number: int) -> list[LoadWindow]:
@@ -155,7 +157,7 @@ class _Planner:
         return [self._window(WindowRole.MIXTURE, counts, f"capped {number}", 0.0, 0.0)]
 
     def soak(self) -> LoadWindow:
-        counts, target_w = self._paced((4, 0), 450.0, 600.0)
+        counts, target_w = self._paced((4, 0), *_SOAK_SHARES)
         return replace(self._window(WindowRole.SOAK, counts, "soak", target_w), length_s=self._options.soak_s)
 
     def intervention(self, number: int) -> list[LoadWindow]:
@@ -163,7 +165,7 @@ class _Planner:
         random = self._random((3, number))
         sign = 1 if number % 2 else -1
         for attempt in range(_MAX_TRIES):
-            counts, target_w = self._paced((3, number, attempt), self._options.low_w + 50, self._options.high_w - 60)
+            counts, target_w = self._paced((3, number, attempt), *_CHANGED_SHARES)
             busy_s = self._busy_s(counts)
             changeable = [
                 name
@@ -182,21 +184,26 @@ class _Planner:
         }
         return [replace(sides[side], side=side, changed=changed) for side in "ABBA"]
 
-    def _paced(self, key: tuple[int, ...], low_w: float, high_w: float) -> tuple[dict[str, int], float]:
-        """Counts a slot of two to five kinds that should draw a power between two, and that power."""
+    def _paced(self, key: tuple[int, ...], low: float, high: float) -> tuple[dict[str, int], float]:
+        """Counts a slot of two to five kinds that should draw a power between two, and that power.
+
+        The two are parts of what the kind draws alone that draws most.
+
+        Where no kinds drawn reach it, the last ones drawn, as dense as pacing allows.
+        """
         random = self._random(key)
-        target_w = float(random.uniform(low_w, high_w))
+        hungriest_w = max(pilot.power_w for pilot in self._pilots.values())
+        most_w = self._idle_w + _MAX_DUTY * (hungriest_w - self._idle_w)
+        target_w = float(np.clip(random.uniform(low, high) * hungriest_w, self._idle_w, most_w))
         for _ in range(_MAX_TRIES):
             names = self._drawn(random, self._names, 5)
             shares = random.dirichlet(np.full(len(names), 1.5))
             powers_w = np.array([self._pilots[name].power_w for name in names])
-            full_w = float(shares @ (powers_w - self._idle_w))
-            duty = (target_w - self._idle_w) / max(full_w, 1e-9)
-            if 0 < duty <= _MAX_DUTY:
-                counts = self._counts(names, shares, duty)
-                if self._busy_s(counts) <= _MAX_DUTY * _SLOT_S:
-                    return counts, target_w
-        return self._counts(self._names[:2], np.array([0.5, 0.5]), 0.5), target_w
+            duty = (target_w - self._idle_w) / max(float(shares @ (powers_w - self._idle_w)), 1e-9)
+            counts = self._counts(names, shares, min(duty, _MAX_DUTY))
+            if duty <= _MAX_DUTY and self._busy_s(counts) <= _MAX_DUTY * _SLOT_S:
+                break
+        return counts, target_w
 
     def _drawn(self, random: np.random.Generator, names: Sequence[str], most: int) -> list[str]:
         """Two to ``most`` of ``names``."""
