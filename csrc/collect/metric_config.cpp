@@ -32,9 +32,9 @@ struct Config {
 Config make_config(const std::shared_ptr<const CuptiProfiler>& profiler, const std::string& chip,
                    const CuptiImage& availability, const MetricNames& names) {
   if (names.empty()) throw Error(ErrorCode::kInvalid, "no metrics were asked for");
-  const MetricHost host(profiler, chip, availability);
+  MetricHost host(profiler, chip, availability);
+  host.add(names);
   Config config;
-  require(*profiler, profiler->add_metrics(host.object(), names), "cuptiProfilerHostConfigAddMetrics");
   require(*profiler, profiler->config_image(config.image, host.object()), "cuptiProfilerHostGetConfigImage");
   require(*profiler, profiler->num_passes(config.num_passes, config.image),
           "cuptiProfilerHostGetNumOfPasses");
@@ -78,6 +78,10 @@ MetricNames MetricHost::unknown(const MetricNames& names) const {
     if (profiler_->find_metric(host_, name) != cupti::kSuccess) unknown.push_back(name);
   }
   return unknown;
+}
+
+void MetricHost::add(const MetricNames& names) {
+  require(*profiler_, profiler_->add_metrics(host_, names), "cuptiProfilerHostConfigAddMetrics");
 }
 
 std::vector<std::string> pm_chips(const CuptiProfiler& profiler) {

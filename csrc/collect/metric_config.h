@@ -26,6 +26,9 @@ class MetricHost {
   // Those of `names` that the chip does not have.
   MetricNames unknown(const MetricNames& names) const;
 
+  // Schedule metrics, which CUPTI's own programs do before they evaluate any. Throws Error(kUnsupported).
+  void add(const MetricNames& names);
+
  private:
   const std::shared_ptr<const CuptiProfiler> profiler_;
   cupti::HostObject* host_ = nullptr;

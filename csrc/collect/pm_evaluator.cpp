@@ -23,7 +23,10 @@ PmEvaluator::PmEvaluator(const std::shared_ptr<const CuptiProfiler>& profiler, c
       lanes_(std::max<size_t>(1, limits.num_threads)),
       values_(limits.num_samples * metrics.size()) {
   for (const std::string& metric : metrics_) names_.push_back(metric.c_str());
-  for (Lane& lane : lanes_) lane.host = std::make_unique<MetricHost>(profiler, chip, availability);
+  for (Lane& lane : lanes_) {
+    lane.host = std::make_unique<MetricHost>(profiler, chip, availability);
+    lane.host->add(metrics_);
+  }
   threads_.reserve(lanes_.size());
 }
 
