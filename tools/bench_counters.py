@@ -32,7 +32,7 @@ from qmeter_native.model.power_model import PowerFeature  # noqa: E402
 from qmeter_native.storage.reader import read_capture  # noqa: E402
 from tools.counter_loops import WARMUP, loops  # noqa: E402
 from tools.ncu_table import DRAM_METRICS, find_ncu, ncu_command, parse_ncu  # noqa: E402
-from tools.pm_sampling import sampling  # noqa: E402
+from tools.pm_sampling import fresh, sampling  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 
 CAPTURE, LOOPS, NCU = "counters.qmt", "loops.json", "ncu.csv"
@@ -82,7 +82,7 @@ def measure_ours(folder: Path, seconds: float, interval_us: int) -> None:
     import torch
 
     failures = {}
-    with Session(folder / CAPTURE, SessionOptions(device="cuda")) as session:
+    with Session(fresh(folder / CAPTURE), SessionOptions(device="cuda")) as session:
         with sampling(session, interval_ns=interval_us * 1000, metrics="memory", is_kept=True) as sampler:
             for position, loop in enumerate(loops()):
                 try:

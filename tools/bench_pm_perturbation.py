@@ -33,7 +33,7 @@ from qmeter_native.capture.session import Session, SessionOptions  # noqa: E402
 from qmeter_native.model.capture import Capture  # noqa: E402
 from qmeter_native.storage.reader import read_capture  # noqa: E402
 from tools.pm_power import StateWindow, power_metrics  # noqa: E402
-from tools.pm_sampling import open_sampler, paced_load, sampling  # noqa: E402
+from tools.pm_sampling import fresh, open_sampler, paced_load, sampling  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 
 EXPERIMENTS = ("power", "alignment", "decode", "outside")
@@ -48,7 +48,7 @@ FIGURES = "figures.json"
 def measure_power(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One capture of all states; ranges name the windows."""
     options = SessionOptions(device="cuda", kernels=False, edge_period_s=0.2, counter_cpu_share=0.5)
-    with Session(folder / "power.qmt", options) as session:
+    with Session(fresh(folder / "power.qmt"), options) as session:
         load = paced_load()
         load.run(arguments.seconds)
         for cycle in range(arguments.cycles):
@@ -87,7 +87,7 @@ def measure_alignment(folder: Path, arguments: argparse.Namespace) -> dict[str, 
     """A capture for each interval: kernels in graphs and samples in one spool."""
     stats = {}
     for interval_us in ALIGNED_US:
-        with Session(folder / f"alignment-{interval_us}us.qmt", SessionOptions(device="cuda")) as session:
+        with Session(fresh(folder / f"alignment-{interval_us}us.qmt"), SessionOptions(device="cuda")) as session:
             load = paced_load()
             load.run(SETTLE_S)
             count = None if interval_us >= 50 else 4  # what decoding can follow: DRAM, L2 and SM activity come first
@@ -101,7 +101,7 @@ def measure_alignment(folder: Path, arguments: argparse.Namespace) -> dict[str, 
 def measure_decode(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """CPU nanoseconds of a sample by number of metrics, while the paced load runs."""
     found = {}
-    with Session(folder / "decode.qmt", SessionOptions(device="cuda", kernels=False)) as session:
+    with Session(fresh(folder / "decode.qmt"), SessionOptions(device="cuda", kernels=False)) as session:
         load = paced_load()
         for count in (2, 4, 6, 8, 12):
             with sampling(session, interval_ns=100_000, count=count) as sampler:
@@ -116,7 +116,7 @@ def measure_decode(folder: Path, arguments: argparse.Namespace) -> dict[str, Any
 def measure_outside(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Replays a second before and after the middle, with a counter phase in it and without, in ABBA order."""
     rates: dict[str, list[float]] = {"with": [], "without": []}
-    with Session(folder / "outside.qmt", SessionOptions(device="cuda")) as session:
+    with Session(fresh(folder / "outside.qmt"), SessionOptions(device="cuda")) as session:
         load = _small_kernels()
         load.run(SETTLE_S)
         for cycle in range(arguments.cycles):
@@ -218,14 +218,15 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
         "decode": measure_decode,
         "outside": measure_outside,
     }
-    figures: dict[str, Any] = {}
+    path = folder / FIGURES
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in arguments.only or EXPERIMENTS:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
             figures[name] = programs[name](folder, arguments)
         except Exception as error:  # the GPU's time is dear: the next experiment may go well
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+        path.write_text(json.dumps(figures), encoding="utf-8")
 
 
 def main() -> None:

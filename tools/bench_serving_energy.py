@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from qmeter_native.model.capture import Capture  # noqa: E402
 from qmeter_native.storage.reader import read_capture  # noqa: E402
 from tools.batch_loads import BatchLoads, batch_range  # noqa: E402
+from tools.pm_sampling import fresh  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 from tools.serving_energy import ServedBatch, foretold, part_of, residuals, served_batch  # noqa: E402
 
@@ -181,7 +182,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="shape:llama-3.1-8b")
     parser.add_argument("--quantization", default="gptq")
     parser.add_argument("--backends", nargs="*", choices=list(BACKENDS), default=list(BACKENDS))
-    parser.add_argument("--seconds", type=float, default=16.0, help="of each batch")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each batch")
     parser.add_argument("--input-len", type=int, default=128)
     parser.add_argument("--output-len", type=int, default=512)
     parser.add_argument("--counters", action=argparse.BooleanOptionalAction, default=True)
@@ -191,7 +192,7 @@ def main(words: Sequence[str] | None = None) -> None:
     paths = {backend: arguments.captures / f"{backend}.qmt" for backend in arguments.backends}
     if not arguments.analyse:
         for backend, path in paths.items():
-            serve(path, backend, arguments)
+            serve(fresh(path), backend, arguments)
     captures = {backend: read_capture(path) for backend, path in paths.items() if path.exists()}
     metrics, rows = analyse(captures)
     for key, metric in metrics.items():

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qmeter_native.capture.cupti_paths import cupti_search_dirs
 from qmeter_native.capture.native import load_native, native_faults
-from qmeter_native.devices.gpu_database import ChipInfo, chip_info
+from qmeter_native.devices.gpu_database import chip_info
 from qmeter_native.devices.metric_sets import metric_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qmeter_native.capture.session import Session
-    from qmeter_native.model.manifest import DeviceInfo
 
-__all__ = ["chip_of", "open_sampler", "paced_load", "sampling"]
+__all__ = ["fresh", "open_sampler", "paced_load", "sampling"]
 
 _LOADS = ("fp16_gemm_m128", "rms_norm", "copy")
 _BURST_S = 0.0015
@@ -24,12 +25,10 @@ _BURST_S = 0.0015
 _SLOT_S = 0.010
 
 
-def chip_of(device: DeviceInfo) -> ChipInfo:
-    """The datasheet of a session's GPU; ends the program if there is none."""
-    chip = chip_info(device.name)
-    if chip is None:
-        raise SystemExit(f"{device.name} is not in the table of GPUs")
-    return chip
+def fresh(path: Path) -> Path:
+    """The path of a capture, with what an earlier run left there removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    return path
 
 
 def open_sampler(
@@ -45,7 +44,9 @@ def open_sampler(
         is_kept: Write the samples into the session's spool.
     """
     device = session.state.devices[0]
-    chip = chip_of(device)
+    chip = chip_info(device.name)
+    if chip is None:
+        raise SystemExit(f"{device.name} is not in the table of GPUs")
     wanted = metric_set(chip.chip, metrics)[:count]
     with native_faults():
         return load_native().PmSampler(
