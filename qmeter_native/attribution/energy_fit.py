@@ -7,7 +7,8 @@ the long tails of Student's t distribution: iteratively reweighted least squares
 
 How far windows err is taken from the run itself: each is predicted without it, in closed form by the hat matrix
 (Cook and Weisberg, 1982), and the spread of those errors beyond the sensor's and the parameters' own is the windows'
-discrepancy. It enters the weights, and so the covariance.
+discrepancy. It enters the weights, and so the covariance, to which windows that are alike are no independent witnesses
+(`shared_covariance`).
 
 One exponent for all clocks is a simplification, and with many windows a wrong one would pass for differences between
 kernels. A run may therefore bend the law of its clocks (`ClockLaw.shift`), by linearisation, at a prior's cost.
@@ -28,6 +29,7 @@ from qmeter_native.attribution.collinear import collinear_groups
 from qmeter_native.attribution.energy_prior import EnergyPrior, energy_prior
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.attribution.robust_posterior import left_out_spread, robust_posterior
+from qmeter_native.attribution.shared_discrepancy import likeness, shared_covariance
 from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
 
 __all__ = ["EnergyFit", "EnergyPrediction", "fit_energy", "transfer"]
@@ -162,9 +164,18 @@ def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
         window_error, law = found, replace(law, shift=law.shift + turn)
         if is_settled:
             break
-    covariance = (posterior.covariance[:-1, :-1] * np.outer(prior.scale, prior.scale))[:-1, :-1]
-    shift_error = _SHIFT_ERROR * math.sqrt(posterior.covariance[-1, -1])
+    alike = likeness(_parts_j(problem, law, values)[rows], problem.clock[rows])
+    covariance = posterior.covariance + shared_covariance(posterior.gain, window_error * energy_j, alike)
+    shift_error = _SHIFT_ERROR * math.sqrt(covariance[-1, -1])
+    scale = prior.scale[:-1]
+    covariance = covariance[:-2, :-2] * np.outer(scale, scale)
     return _fit(problem, model, prior, values, covariance, window_error, law, shift_error)
+
+
+def _parts_j(problem: EnergyProblem, law: ClockLaw, values: _Array) -> _Array:
+    """Idle joules of each window, and those at ``values`` of ``[unit_j, active_w]``, float64 (W, C + 2)."""
+    known_j = _design(problem, *law.factors(problem.clock)) * values[: problem.num_classes + 1]
+    return np.column_stack([problem.idle_w * problem.length_s, known_j])
 
 
 def _pivot(problem: EnergyProblem) -> float:

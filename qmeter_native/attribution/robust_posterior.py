@@ -42,12 +42,14 @@ class Posterior:
         covariance: float64 (N, N), as though none were at its bound.
         residual: float64 (M,), observed less predicted.
         leverage: float64 (M,), diagonal of the hat matrix: how far an observation moves its own prediction.
+        gain: float64 (N, M), by how much the unknowns move with each observation.
     """
 
     solution: _Array
     covariance: _Array
     residual: _Array
     leverage: _Array
+    gain: _Array
 
     @property
     def left_out(self) -> _Array:
@@ -78,9 +80,11 @@ def robust_posterior(
         before, weight = weight, (_DEGREES + 1) / (_DEGREES + residual**2)
         if np.abs(weight - before).max(initial=0.0) < _SETTLED:
             break
-    leverage = before * np.einsum("ij,ij->i", relative @ np.linalg.inv(gram), relative)
+    pull_of_each = np.linalg.inv(gram) @ relative.T
+    leverage = before * np.einsum("ij,ji->i", relative, pull_of_each)
+    gain = pull_of_each * np.minimum(before, 1.0) / noise
     covariance = np.linalg.inv(_EFFICIENCY * gram + (1.0 - _EFFICIENCY) * precision)
-    return Posterior(solution, covariance, residual * noise, np.minimum(leverage, 1 - 1e-6))
+    return Posterior(solution, covariance, residual * noise, np.minimum(leverage, 1 - 1e-6), gain)
 
 
 def left_out_spread(posterior: Posterior, noise: _Array, known: _Array, size: _Array) -> float:

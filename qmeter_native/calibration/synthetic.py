@@ -22,9 +22,21 @@ __all__ = ["KINDS", "SyntheticCase", "coverage", "synthetic_case", "synthetic_mo
 
 _Array = NDArray[Any]
 
-KINDS: Final = ("counters", "shapes", "time", "collinear", "capped", "bent")
+KINDS: Final = ("counters", "shapes", "time", "collinear", "capped", "bent", "nonlinear")
 """Kinds of cases: by what is known of the work; a replayed graph without counters, whose classes never run apart;
-windows at a power cap, at lower clocks; and a chip whose energy goes with its clocks otherwise than the model says."""
+windows at a power cap, at lower clocks; a chip whose energy goes with its clocks otherwise than the model says; and one
+whose kernels cost more the more power the chip draws, which the model has no term for."""
+_MODES: Final = {"shapes": EnergyMode.SHAPES, "collinear": EnergyMode.SHAPES, "time": EnergyMode.TIME}
+_BEND: Final = 0.4
+"""What the true exponents of the clock have above the model's."""
+_EXCESS: Final = 0.06
+_HEAVY: Final = 1.25
+"""How much more the kernels do where they are to reach the cap."""
+_IDLE_SPREAD_W: Final = 1.5
+_SENSOR_J: Final = 0.6
+_WILD_SHARE: Final = 0.03
+_WILD: Final = 5.0
+"""Part of the windows whose sensor errs by this many times what it says."""
 _CAP_W: Final = 700.0
 _IDLE_W: Final = 125.0
 _FEATURES: Final = (
@@ -49,7 +61,6 @@ class SyntheticCase:
         model: The prior that it is given.
         unit_j: float64 (C,), true dynamic joules of one unit at the reference clock.
         class_j: float64 (C,), true dynamic joules in all windows, at their clocks.
-        active_w: True active power.
         window_j: float64 (W,), true energy of each window, without the sensor's error.
     """
 
@@ -57,7 +68,6 @@ class SyntheticCase:
     model: PowerModel
     unit_j: _Array
     class_j: _Array
-    active_w: float
     window_j: _Array
 
 
@@ -85,44 +95,26 @@ def synthetic_case(kind: str, seed: int, num_windows: int = 60, num_classes: int
     """A made-up run; the same for the same arguments. ``kind`` is one of `KINDS`."""
     rng = np.random.default_rng([KINDS.index(kind), seed])
     model = synthetic_model()
-    mean_s = rng.lognormal(np.log(60e-6), 0.8, num_classes)
-    work = _work(rng, mean_s)
-    mode = {"shapes": EnergyMode.SHAPES, "collinear": EnergyMode.SHAPES, "time": EnergyMode.TIME}.get(
-        kind, EnergyMode.COUNTERS
-    )
-    coefficient = np.maximum(rng.multivariate_normal(model.coefficient, model.covariance), 0.0)
-    expected_j = work @ coefficient
-    if mode is EnergyMode.TIME:
-        expected_j = np.full(num_classes, np.median(expected_j / mean_s)) * mean_s
-    unit_j = expected_j * np.maximum(1 + model.discrepancy[mode] * rng.standard_normal(num_classes), 0.0)
-    active_w = max(0.0, rng.normal(model.active_w, model.active_error_w))
+    chip = _Chip.of(rng, kind, num_classes, model)
     length_s = rng.uniform(0.5, 2.0, num_windows)
     busy_s = length_s * rng.uniform(0.3, 0.98, num_windows)
     time_s = busy_s[:, None] * _mix(rng, kind, num_windows, num_classes)
-    dram_share = work[:, 0] * model.coefficient[0] / (work @ model.coefficient)
-    if mode is EnergyMode.TIME:
-        dram_share = np.zeros(num_classes)
-    true = replace(model, active_w=active_w)
+    units = time_s / chip.mean_s
+    clock, cap_w = np.ones(num_windows), np.zeros(num_windows)
     if kind == "bent":
-        true = replace(true, core_exponent=model.core_exponent + 0.4, active_exponent=model.active_exponent + 0.4)
-    clock = rng.uniform(0.8, 1.0, num_windows) if kind == "bent" else np.ones(num_windows)
-    cap_w = np.zeros(num_windows)
-    units = time_s / mean_s
+        clock = rng.uniform(0.8, 1.0, num_windows)
     if kind == "capped":
-        units = units * 1.25
-        clock, cap_w = _capped_clock(units, unit_j, dram_share, busy_s, length_s, true)
-    idle_w = _IDLE_W + rng.normal(0, 1.5, num_windows)
-    window_j = idle_w * length_s + _above_idle(units, unit_j, dram_share, busy_s, clock, true)
+        units = units * _HEAVY
+        clock, cap_w = _capped_clock(chip, units, busy_s, length_s)
+    dynamic_j = chip.dynamic_j(units, clock, length_s)
+    idle_j = (_IDLE_W + rng.normal(0, _IDLE_SPREAD_W, num_windows)) * length_s
+    window_j = idle_j + dynamic_j.sum(axis=1) + chip.active_j(busy_s, clock)
     window_j = window_j * (1 + model.window_error * rng.standard_normal(num_windows))
-    error_j = 0.002 * 300 * np.ones(num_windows)
-    outlier = np.where(rng.random(num_windows) < 0.03, 5.0, 1.0)
-    shown = work.copy()
-    if mode is EnergyMode.TIME:
-        shown[:, :-1] = 0.0
+    tail = np.where(rng.random(num_windows) < _WILD_SHARE, _WILD, 1.0)
     problem = EnergyProblem(
         length_s=length_s,
-        energy_j=window_j + error_j * outlier * rng.standard_normal(num_windows),
-        error_j=error_j,
+        energy_j=window_j + _SENSOR_J * tail * rng.standard_normal(num_windows),
+        error_j=np.full(num_windows, _SENSOR_J),
         idle_w=np.full(num_windows, _IDLE_W),
         busy_s=busy_s,
         clock=clock,
@@ -130,12 +122,72 @@ def synthetic_case(kind: str, seed: int, num_windows: int = 60, num_classes: int
         units=units,
         time_s=time_s,
         features=_FEATURES,
-        work=shown,
-        modes=(mode,) * num_classes,
+        work=chip.shown_work,
+        modes=(chip.mode,) * num_classes,
         is_fitted=np.ones(num_windows, bool),
     )
-    class_j = (units * ClockLaw.of(true, dram_share).factors(clock)[0]).sum(axis=0) * unit_j
-    return SyntheticCase(problem, model, unit_j, class_j, active_w, window_j)
+    return SyntheticCase(problem, model, chip.unit_j, dynamic_j.sum(axis=0), window_j)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chip:
+    """What is true of a chip and its kernels (C).
+
+    Attributes:
+        model: The true active power and exponents.
+        mode: How the kernels' work is known.
+        mean_s: float64 (C,), time of a launch.
+        work: float64 (C, K), work of a launch.
+        unit_j: float64 (C,), dynamic joules of a launch.
+        dram_share: float64 (C,), part of them that does not go with the clock.
+        excess: What dynamic joules grow by from 300 to 700 W of dynamic power.
+    """
+
+    model: PowerModel
+    mode: EnergyMode
+    mean_s: _Array
+    work: _Array
+    unit_j: _Array
+    dram_share: _Array
+    excess: float
+
+    @classmethod
+    def of(cls, rng: np.random.Generator, kind: str, num_classes: int, model: PowerModel) -> _Chip:
+        """A chip as unlike the model as the model says of itself."""
+        mode = _MODES.get(kind, EnergyMode.COUNTERS)
+        mean_s = rng.lognormal(np.log(60e-6), 0.8, num_classes)
+        work = _work(rng, mean_s)
+        expected_j = work @ np.maximum(rng.multivariate_normal(model.coefficient, model.covariance), 0.0)
+        dram_share = work[:, 0] * model.coefficient[0] / (work @ model.coefficient)
+        if mode is EnergyMode.TIME:
+            expected_j = np.full(num_classes, np.median(expected_j / mean_s)) * mean_s
+            dram_share = np.zeros(num_classes)
+        unlike = np.maximum(1 + model.discrepancy[mode] * rng.standard_normal(num_classes), 0.0)
+        bend = _BEND if kind == "bent" else 0.0
+        true = replace(
+            model,
+            active_w=max(0.0, rng.normal(model.active_w, model.active_error_w)),
+            core_exponent=model.core_exponent + bend,
+            active_exponent=model.active_exponent + bend,
+        )
+        excess = _EXCESS if kind == "nonlinear" else 0.0
+        return cls(true, mode, mean_s, work, expected_j * unlike, dram_share, excess)
+
+    @property
+    def shown_work(self) -> _Array:
+        """The work as the estimator sees it, float64 (C, K): SM seconds alone where only the time is known."""
+        is_shown = [self.mode is not EnergyMode.TIME or feature is PowerFeature.SM_SECONDS for feature in _FEATURES]
+        return np.asarray(self.work * np.array(is_shown))
+
+    def dynamic_j(self, units: _Array, clock: _Array, length_s: _Array) -> _Array:
+        """float64 (W, C)."""
+        linear_j = units * ClockLaw.of(self.model, self.dram_share).factors(clock)[0] * self.unit_j
+        power_w = linear_j.sum(axis=1) / length_s
+        return np.asarray(linear_j * (1 + self.excess * (power_w - 300.0) / 400.0)[:, None])
+
+    def active_j(self, busy_s: _Array, clock: _Array) -> _Array:
+        """float64 (W,)."""
+        return np.asarray(self.model.active_w * ClockLaw.of(self.model, self.dram_share).factors(clock)[1] * busy_s)
 
 
 def coverage(cases_per_kind: int, first_seed: int = 0) -> dict[str, tuple[int, int]]:
@@ -171,22 +223,13 @@ def _mix(rng: np.random.Generator, kind: str, num_windows: int, num_classes: int
     return np.asarray(parts / parts.sum(axis=1, keepdims=True))
 
 
-def _above_idle(
-    units: _Array, unit_j: _Array, dram_share: _Array, busy_s: _Array, clock: _Array, model: PowerModel
-) -> _Array:
-    """Joules above idle of windows at a clock."""
-    unit_factor, active_factor = ClockLaw.of(model, dram_share).factors(clock)
-    return np.asarray((units * unit_factor) @ unit_j + model.active_w * active_factor * busy_s)
-
-
-def _capped_clock(
-    units: _Array, unit_j: _Array, dram_share: _Array, busy_s: _Array, length_s: _Array, model: PowerModel
-) -> tuple[_Array, _Array]:
+def _capped_clock(chip: _Chip, units: _Array, busy_s: _Array, length_s: _Array) -> tuple[_Array, _Array]:
     """Clocks that keep each window's power at the cap, by bisection, and where the cap holds them down."""
     low, high = np.full(len(busy_s), 0.4), np.ones(len(busy_s))
     for _ in range(40):
         middle = (low + high) / 2
-        power_w = _IDLE_W + _above_idle(units, unit_j, dram_share, busy_s, middle, model) / length_s
-        low, high = np.where(power_w > _CAP_W, low, middle), np.where(power_w > _CAP_W, middle, high)
+        above_j = chip.dynamic_j(units, middle, length_s).sum(axis=1) + chip.active_j(busy_s, middle)
+        is_above = _IDLE_W + above_j / length_s > _CAP_W
+        low, high = np.where(is_above, low, middle), np.where(is_above, middle, high)
     is_capped = high < 1.0
     return np.where(is_capped, low, 1.0), np.where(is_capped, _CAP_W, 0.0)
