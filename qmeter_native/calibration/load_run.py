@@ -10,7 +10,7 @@ from qmeter_native.calibration.load_kernel import Launch
 from qmeter_native.calibration.load_kernels import LoadCheck
 from qmeter_native.calibration.load_plan import IDLE_SETTLE_S, SETTLE_S, LoadPlan, PilotLoad
 from qmeter_native.calibration.load_slots import LoadSlots
-from qmeter_native.calibration.load_window import LoadWindow, WindowRole
+from qmeter_native.calibration.load_window import PILOT_RANGE, LoadWindow, WindowRole
 from qmeter_native.errors import DeviceError
 from qmeter_native.units import mw_to_w
 
@@ -61,7 +61,7 @@ def pilot_loads(
             count = max(1, round(_SLOT_S / times_s[name]))
             slots = LoadSlots(launches, {name: count}, 0.0, seed=0)
             slots.run(_PILOT_SETTLE_S)
-            with session.range(f"pilot:{name}"):
+            with session.range(PILOT_RANGE + name):
                 pilots[name] = _pilot(slots, count, session, device)
             torch.cuda.synchronize()
             progress(f"{name}: {pilots[name].time_s * 1e6:.1f} us, {pilots[name].power_w:.0f} W")
@@ -110,6 +110,7 @@ def run_loads(
             for window in plan.windows:
                 progress(window)
                 _run_window(window, launches, session)
+                torch.cuda.synchronize()  # its graphs must not be freed while they run
         finally:
             torch.cuda.synchronize()
 

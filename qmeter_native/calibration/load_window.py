@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["LoadWindow", "WindowRole"]
+__all__ = ["PILOT_RANGE", "LoadWindow", "WindowRole"]
 
+PILOT_RANGE: Final = "pilot:"
+"""Prefix of the range in which a kind's pilot runs; its name follows."""
 _PREFIX: Final = "load:"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +17,13 @@ from qmeter_native.attribution.timeline import BusyTime
 from qmeter_native.attribution.window_conditions import WindowConditions
 from qmeter_native.calibration.load_kernels import LoadCheck, class_key
 from qmeter_native.calibration.load_problem import LoadProblem
-from qmeter_native.calibration.load_window import LoadWindow, WindowRole
+from qmeter_native.calibration.load_window import PILOT_RANGE, LoadWindow, WindowRole
 from qmeter_native.devices.gpu_database import ChipInfo
 from qmeter_native.errors import CaptureError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo
 from qmeter_native.model.power_model import EnergyMode, PowerFeature
+from qmeter_native.model.tables import KernelTable
 from qmeter_native.units import NS_PER_S, mw_to_w
 
 __all__ = ["load_problem", "workload_of"]
@@ -71,63 +73,28 @@ def load_problem(
     info = next(info for info in capture.manifest.devices if info.index == device)
     curve = EnergyCurve.of(capture, device)
     if curve is None:
-        raise CaptureError(
-            f"the capture has no energy of device {device}", "`qmeter-native doctor` says what is missing."
-        )
-    named = [(LoadWindow.of_range(str(name)), row) for row, name in enumerate(capture.ranges.name)]
-    found = sorted(
-        ((window, row) for window, row in named if window is not None),
-        key=lambda pair: capture.ranges.start_ns[pair[1]],
-    )
-    rows = np.array([row for _, row in found], np.int64)
-    bounds_ns = _on_edges(np.column_stack([capture.ranges.start_ns[rows], capture.ranges.end_ns[rows]]), curve.edge_ns)
-    windows = [window for window, _ in found]
-    is_loaded = np.array([w.role not in (WindowRole.IDLE, WindowRole.SOAK) for w in windows], bool)
-    is_idle = np.array([window.role is WindowRole.IDLE for window in windows], bool)
-    if not is_loaded.any() or not is_idle.any():
-        raise CaptureError("the capture has no windows of load between idle brackets", "Run the loads again.")
+        raise CaptureError(f"there is no energy of device {device}", "`qmeter-native doctor` says what is missing.")
+    windows, bounds_ns = _windows(capture, curve)
     kinds: dict[str, dict[str, Any]] = capture.manifest.workload["kinds"]
-    return _problem(capture, info, curve, bounds_ns, windows, is_loaded, is_idle, kinds, chip, reference_mhz)
-
-
-def _problem(
-    capture: Capture,
-    info: DeviceInfo,
-    curve: EnergyCurve,
-    bounds_ns: _Array,
-    windows: list[LoadWindow],
-    is_loaded: _Array,
-    is_idle: _Array,
-    kinds: Mapping[str, Mapping[str, Any]],
-    chip: ChipInfo | None,
-    reference_mhz: float | None,
-) -> LoadProblem:
-    cuts_ns = bounds_ns.ravel()
-    kernels = capture.kernels.take(np.flatnonzero(capture.kernels.device == info.index))
-    busy = BusyTime(kernels.start_ns, kernels.end_ns)
-    energy_j, error_j = (values[::2] for values in curve.between(cuts_ns))
-    length_s = np.diff(bounds_ns, axis=1)[:, 0] / NS_PER_S
-    conditions = WindowConditions.of(capture, info, cuts_ns, busy)
-    unread = np.full(len(windows), np.nan)
-    warmth = unread if conditions.temperature_c is None else conditions.temperature_c[::2]
-    middle_s = bounds_ns.mean(axis=1) / NS_PER_S
-    idle_w = _idle_w(middle_s, warmth, np.where(is_idle, energy_j / length_s, np.nan))
-    clock = np.ones(len(windows)) if conditions.clock_mhz is None else conditions.clock_mhz[::2]
-    if conditions.clock_mhz is not None:
-        clock = clock / (reference_mhz or (chip.boost_mhz if chip else float(clock.max())))
+    kernels = capture.kernels.take(np.flatnonzero(capture.kernels.device == device))
+    kind_of_class = _kinds_of_classes(capture, kinds)
+    units, time_s = _units(kernels, bounds_ns, kind_of_class, len(kinds))
+    conditions = _Conditions.of(capture, info, curve, kernels, bounds_ns)
+    clock = conditions.clock(reference_mhz or (chip.boost_mhz if chip else None))
+    work, modes = _work(capture, device, kinds, kind_of_class, chip, _seconds(time_s, units, clock))
+    is_idle = np.array([window.role is WindowRole.IDLE for window in windows], bool)
+    is_loaded = np.array([w.role not in (WindowRole.IDLE, WindowRole.SOAK) for w in windows], bool)
+    keep = np.flatnonzero(is_loaded & ~_is_counted(capture, device, bounds_ns))
     limit_w = mw_to_w(info.properties["power_limit_mw"]) if "power_limit_mw" in info.properties else None
-    cap_w = limit_w or (chip.tdp_w if chip else float((energy_j / length_s).max()))
-    units, time_s = _units(kernels, bounds_ns, _kinds_of_classes(capture, kinds), len(kinds))
-    work, modes = _work(capture, info.index, kinds, chip, _mean(time_s, units), clock)
-    keep = np.flatnonzero(is_loaded & ~_is_counted(capture, info.index, bounds_ns))
+    cap_w = limit_w or (chip.tdp_w if chip else float((conditions.energy_j / conditions.length_s).max()))
     problem = EnergyProblem(
-        length_s=length_s[keep],
-        energy_j=energy_j[keep],
-        error_j=error_j[keep],
-        idle_w=idle_w[keep],
-        busy_s=busy.between(bounds_ns[:, 0], bounds_ns[:, 1])[keep] / NS_PER_S,
+        length_s=conditions.length_s[keep],
+        energy_j=conditions.energy_j[keep],
+        error_j=conditions.error_j[keep],
+        idle_w=conditions.idle_w(is_idle)[keep],
+        busy_s=conditions.busy_s[keep],
         clock=clock[keep],
-        cap_w=np.where(conditions.is_capped[::2], cap_w, 0.0)[keep],
+        cap_w=np.where(conditions.is_capped, cap_w, 0.0)[keep],
         units=units[keep],
         time_s=time_s[keep],
         features=_FEATURES,
@@ -140,11 +107,76 @@ def _problem(
         windows=tuple(windows[row] for row in keep),
         kinds=tuple(kinds),
         quantized=frozenset(name for name, kind in kinds.items() if kind["quantized"]),
-        temperature_c=warmth[keep],
-        throttled=_throttled(capture, info.index, bounds_ns)[keep],
+        temperature_c=conditions.temperature_c[keep],
+        throttled=_throttled(capture, device, bounds_ns)[keep],
         start_s=(bounds_ns[keep, 0] - bounds_ns[0, 0]) / NS_PER_S,
         run=np.zeros(len(keep), np.int64),
     )
+
+
+def _windows(capture: Capture, curve: EnergyCurve) -> tuple[list[LoadWindow], _Array]:
+    """The windows in order of time and their bounds, int64 (W, 2)."""
+    named = [(LoadWindow.of_range(str(name)), row) for row, name in enumerate(capture.ranges.name)]
+    found = [(int(capture.ranges.start_ns[row]), row, window) for window, row in named if window is not None]
+    found.sort(key=lambda entry: entry[:2])
+    windows = [window for _, _, window in found]
+    roles = {window.role for window in windows}
+    if WindowRole.IDLE not in roles or not roles - {WindowRole.IDLE, WindowRole.SOAK}:
+        raise CaptureError("the capture has no windows of load between idle brackets", "Run the loads again.")
+    rows = np.array([row for _, row, _ in found], np.int64)
+    bounds_ns = np.column_stack([capture.ranges.start_ns[rows], capture.ranges.end_ns[rows]])
+    return windows, _on_edges(bounds_ns, curve.edge_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What a device was like in each window; one entry a window, ``clock_mhz`` None where it was not read."""
+
+    middle_s: _Array
+    length_s: _Array
+    energy_j: _Array
+    error_j: _Array
+    busy_s: _Array
+    clock_mhz: _Array | None
+    temperature_c: _Array
+    is_capped: _Array
+
+    @classmethod
+    def of(
+        cls, capture: Capture, info: DeviceInfo, curve: EnergyCurve, kernels: KernelTable, bounds_ns: _Array
+    ) -> _Conditions:
+        """Of windows between bounds that do not overlap."""
+        cuts_ns = bounds_ns.ravel()  # every other stretch is a window
+        busy = BusyTime(kernels.start_ns, kernels.end_ns)
+        read = WindowConditions.of(capture, info, cuts_ns, busy)
+        energy_j, error_j = curve.between(cuts_ns)
+        unread = np.full(len(bounds_ns), np.nan)
+        return cls(
+            middle_s=(bounds_ns - bounds_ns[0, 0]).mean(axis=1) / NS_PER_S,
+            length_s=np.diff(bounds_ns, axis=1)[:, 0] / NS_PER_S,
+            energy_j=energy_j[::2],
+            error_j=error_j[::2],
+            busy_s=busy.between(bounds_ns[:, 0], bounds_ns[:, 1]) / NS_PER_S,
+            clock_mhz=None if read.clock_mhz is None else read.clock_mhz[::2],
+            temperature_c=unread if read.temperature_c is None else read.temperature_c[::2],
+            is_capped=read.is_capped[::2],
+        )
+
+    def clock(self, reference_mhz: float | None) -> _Array:
+        """SM clock over the reference, or over the highest seen; 1 where it was not read."""
+        if self.clock_mhz is None:
+            return np.ones(len(self.length_s))
+        return np.asarray(self.clock_mhz / (reference_mhz or float(self.clock_mhz.max())))
+
+    def idle_w(self, is_idle: _Array) -> _Array:
+        """Idle power by the brackets around each window: in time, and with temperature where that varies enough."""
+        bracket_w, warmth = (self.energy_j / self.length_s)[is_idle], self.temperature_c
+        leakage = 0.0
+        if not np.isnan(warmth).any() and np.ptp(warmth[is_idle]) >= _MIN_WARMTH_K:
+            leakage = float(np.clip(np.polyfit(warmth[is_idle], bracket_w, 1)[0], 0.0, _MAX_LEAKAGE))
+        correction = leakage * np.nan_to_num(warmth - warmth[is_idle].mean())
+        cold_w = np.interp(self.middle_s, self.middle_s[is_idle], bracket_w - correction[is_idle])
+        return np.asarray(cold_w + correction)
 
 
 def _on_edges(bounds_ns: _Array, edge_ns: _Array) -> _Array:
@@ -158,28 +190,29 @@ def _on_edges(bounds_ns: _Array, edge_ns: _Array) -> _Array:
     return np.where(is_long, inside, bounds_ns)
 
 
-def _idle_w(middle_s: _Array, warmth: _Array, bracket_w: _Array) -> _Array:
-    """Idle power by the brackets around each window: in time, and with temperature where that varies enough.
-
-    ``bracket_w`` is NaN where a window is no bracket.
-    """
-    is_bracket = ~np.isnan(bracket_w)
-    leakage = 0.0
-    if not np.isnan(warmth).any() and np.ptp(warmth[is_bracket]) >= _MIN_WARMTH_K:
-        leakage = float(np.clip(np.polyfit(warmth[is_bracket], bracket_w[is_bracket], 1)[0], 0.0, _MAX_LEAKAGE))
-    correction = leakage * np.nan_to_num(warmth - warmth[is_bracket].mean())
-    cold_w = bracket_w - correction
-    return np.asarray(np.interp(middle_s, middle_s[is_bracket], cold_w[is_bracket]) + correction)
-
-
 def _kinds_of_classes(capture: Capture, kinds: Mapping[str, Mapping[str, Any]]) -> _Array:
-    """Position in ``kinds`` of each kernel class; -1 for others."""
+    """Position in ``kinds`` of each kernel class; -1 for others.
+
+    A library may choose another kernel in a CUDA graph than outside: a kind whose kernel never ran in its pilot takes
+    the one that took most time there.
+    """
     position = {kind["class"]: number for number, kind in enumerate(kinds.values())}
-    classes = capture.kernel_classes
-    return np.array([position.get(class_key(classes, row), -1) for row in range(len(classes))], np.int64)
+    classes, kernels, ranges = capture.kernel_classes, capture.kernels, capture.ranges
+    kind_of_class = np.array([position.get(class_key(classes, row), -1) for row in range(len(classes))], np.int64)
+    pilots = {str(name): row for row, name in enumerate(ranges.name)}
+    for number, name in enumerate(kinds):
+        row = pilots.get(PILOT_RANGE + name)
+        if row is None:
+            continue
+        first, last = np.searchsorted(kernels.start_ns, [ranges.start_ns[row], ranges.end_ns[row]])
+        inside = kernels.slice(int(first), int(last))
+        time_ns = np.bincount(inside.class_id, inside.end_ns - inside.start_ns, len(classes))
+        if len(inside) and not (time_ns[kind_of_class == number] > 0).any() and kind_of_class[time_ns.argmax()] < 0:
+            kind_of_class[time_ns.argmax()] = number
+    return kind_of_class
 
 
-def _units(kernels: Any, bounds_ns: _Array, kind_of_class: _Array, num_kinds: int) -> tuple[_Array, _Array]:
+def _units(kernels: KernelTable, bounds_ns: _Array, kind_of_class: _Array, num_kinds: int) -> tuple[_Array, _Array]:
     """Launches and seconds of each kind in each window; kernels that a bound cuts count in part."""
     units, time_s = np.zeros((2, len(bounds_ns), num_kinds))
     latest_ns = np.maximum.accumulate(kernels.end_ns) if len(kernels) else kernels.end_ns
@@ -195,30 +228,31 @@ def _units(kernels: Any, bounds_ns: _Array, kind_of_class: _Array, num_kinds: in
     return units, time_s
 
 
-def _mean(total: _Array, units: _Array) -> _Array:
+def _seconds(time_s: _Array, units: _Array, clock: _Array) -> _Array:
+    """Seconds of one launch of each kind at the reference clock."""
     counts = units.sum(axis=0)
-    return np.asarray(np.divide(total.sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0))
+    cycles = clock @ time_s
+    return np.asarray(np.divide(cycles, counts, out=np.zeros(len(counts)), where=counts > 0))
 
 
 def _work(
     capture: Capture,
     device: int,
     kinds: Mapping[str, Mapping[str, Any]],
+    kind_of_class: _Array,
     chip: ChipInfo | None,
-    mean_s: _Array,
-    clock: _Array,
+    seconds: _Array,
 ) -> tuple[_Array, tuple[EnergyMode, ...]]:
     """Work of one launch of each kind, float64 (C, K), and how it is known."""
     work = np.array([[kind["work"].get(feature.value, 0.0) for feature in _FEATURES] for kind in kinds.values()], float)
-    work[:, _FEATURES.index(PowerFeature.SM_SECONDS)] = mean_s * float(np.mean(clock))
+    work[:, _FEATURES.index(PowerFeature.SM_SECONDS)] = seconds
     modes = [EnergyMode.SHAPES if kind["work"] else EnergyMode.TIME for kind in kinds.values()]
     counters = None if chip is None else kernel_counters(capture, device)
     if counters is None or chip is None:
         return work, tuple(modes)
     counted = counter_work(counters, chip, _FEATURES)
-    for class_id, kind in enumerate(_kinds_of_classes(capture, kinds)):
-        if kind >= 0 and class_id < len(counters.is_measured) and counters.is_measured[class_id]:
-            work[kind], modes[kind] = counted[class_id], EnergyMode.COUNTERS
+    for class_id in np.flatnonzero(counters.is_measured & (kind_of_class >= 0)):
+        work[kind_of_class[class_id]], modes[kind_of_class[class_id]] = counted[class_id], EnergyMode.COUNTERS
     return work, tuple(modes)
 
 

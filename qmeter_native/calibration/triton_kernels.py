@@ -108,11 +108,12 @@ def _w4a16_gemm(x, qweight, qzeros, scales, out, k, n, block_n: tl.constexpr):
     rows = tl.arange(0, 16)
     columns = tl.program_id(0) * block_n + tl.arange(0, block_n)
     inner = tl.arange(0, 128)
-    shifts = (inner % 8) * 4
+    words = tl.arange(0, 16)
+    shifts = tl.arange(0, 8) * 4
     total = tl.zeros((16, block_n), dtype=tl.float32)
     for group in range(0, k // 128):
-        packed = tl.load(qweight + ((group * 128 + inner) // 8)[:, None] * n + columns[None, :])
-        codes = (packed >> shifts[:, None]) & 15
+        packed = tl.load(qweight + (group * 16 + words)[:, None] * n + columns[None, :])
+        codes = tl.reshape((packed[:, None, :] >> shifts[None, :, None]) & 15, (128, block_n))
         packed_zero = tl.load(qzeros + group * (n // 8) + columns // 8)
         zero = ((packed_zero >> ((columns % 8) * 4)) & 15) + 1
         scale = tl.load(scales + group * n + columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from qmeter_native.calibration.load_windows import load_problem
 from qmeter_native.errors import CaptureError
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.power_model import EnergyMode, PowerFeature
+from qmeter_native.model.tables import RangeTable
 from tests.factories import T0, manifest
 from tests.loads import ACTIVE_W, CLOCK_MHZ, IDLE_W, load_capture, made_up_loads, made_up_plan
 
@@ -92,6 +94,25 @@ def test_a_selection_keeps_rows_and_columns_together(loads: LoadProblem) -> None
     assert part.units.shape == (2, 2)
     assert part.modes == loads.problem.modes[1:3]
     np.testing.assert_allclose(part.units, loads.problem.units[[0, 3], 1:3])
+
+
+def test_a_kind_that_runs_another_kernel_in_a_graph_is_known_by_its_pilot(loads: LoadProblem) -> None:
+    capture = load_capture(LOADS, PLAN)
+    kinds = capture.manifest.workload["kinds"]
+    workload = {"kinds": {**kinds, "kind0": {**kinds["kind0"], "class": "another <1x1x1, 128x1x1, 0>"}}}
+    alone = next(n for n, w in enumerate(PLAN.windows) if w.group == "single kind0 1")
+    pilot = RangeTable.from_columns(
+        **{
+            spec.name: getattr(capture.ranges, spec.name)[[alone]]
+            for spec in RangeTable.columns()
+            if spec.name != "name"
+        },
+        name=["pilot:kind0"],
+    )
+    ranges = RangeTable.concat([capture.ranges, pilot])
+    changed = replace(capture, manifest=replace(capture.manifest, workload=workload), ranges=ranges)
+    again = load_problem(changed, 0, None, reference_mhz=1980.0)
+    np.testing.assert_allclose(again.problem.units, loads.problem.units)
 
 
 def test_a_capture_without_load_windows_is_refused() -> None:
