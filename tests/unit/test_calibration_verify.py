@@ -17,6 +17,7 @@ from qmeter_native.calibration.load_plan import PilotLoad
 from qmeter_native.calibration.load_window import WindowRole
 from qmeter_native.calibration.load_windows import load_problem
 from qmeter_native.calibration.result_document import Metric, write_result
+from qmeter_native.calibration.synthetic import KINDS
 from qmeter_native.calibration.truth import truth_row
 from qmeter_native.calibration.truth_targets import TARGETS, verdicts
 from qmeter_native.calibration.verify import VerifyOptions, VerifyResult, run_verify, truth_plan
@@ -72,7 +73,7 @@ def test_runs_are_put_together_from_their_files(result: VerifyResult) -> None:
     assert result.metrics["num_runs"].value == 2
     assert result.metrics["num_uncapped_mixtures"].value == 8
     assert result.notes == ("The load x was left out.",)
-    assert result.metrics["coverage_synthetic"].n == 240
+    assert result.metrics["coverage_synthetic"].n == 40 * len(KINDS)
 
 
 def test_the_file_of_a_merged_test_has_the_figures_and_can_be_read_again(result: VerifyResult) -> None:
