@@ -101,14 +101,7 @@ def test_a_kind_that_runs_another_kernel_in_a_graph_is_known_by_its_pilot(loads:
     kinds = capture.manifest.workload["kinds"]
     workload = {"kinds": {**kinds, "kind0": {**kinds["kind0"], "class": "another <1x1x1, 128x1x1, 0>"}}}
     alone = next(n for n, w in enumerate(PLAN.windows) if w.group == "single kind0 1")
-    pilot = RangeTable.from_columns(
-        **{
-            spec.name: getattr(capture.ranges, spec.name)[[alone]]
-            for spec in RangeTable.columns()
-            if spec.name != "name"
-        },
-        name=["pilot:kind0"],
-    )
+    pilot = replace(capture.ranges.slice(alone, alone + 1), name=np.array(["pilot:kind0"], object))
     ranges = RangeTable.concat([capture.ranges, pilot])
     changed = replace(capture, manifest=replace(capture.manifest, workload=workload), ranges=ranges)
     again = load_problem(changed, 0, None, reference_mhz=1980.0)
