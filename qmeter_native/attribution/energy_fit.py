@@ -159,7 +159,7 @@ def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
         posterior = robust_posterior(design, dynamic_j, noise_j, mean, precision, num_unbounded=1)
         values = posterior.solution[:-1] * prior.scale
         turn = float(posterior.solution[-1]) * _SHIFT_ERROR
-        found = max(model.window_error, left_out_spread(posterior, noise_j, sensor_j, energy_j))
+        found = max(model.window_error, left_out_spread(posterior, noise_j, sensor_j, energy_j) or 0.0)
         is_settled = abs(found - window_error) <= 0.02 * window_error and abs(turn) < 0.02 * _SHIFT_ERROR
         window_error, law = found, replace(law, shift=law.shift + turn)
         if is_settled:

@@ -21,7 +21,8 @@ def nonnegative_minimum(gram: _Array, linear: _Array, num_unbounded: int = 0) ->
     An active-set method with exchanges of whole blocks (Portugal, Júdice and Vicente, 1994; Lawson and Hanson, 1974,
     exchange one unknown at a time): unknowns are free or at zero, the free ones solve their own equations, and those
     that come out negative, or at zero would rather grow, change sides. Where blocks do not settle, single exchanges
-    (Murty's rule) do, as G is positive definite.
+    (Murty's rule) do, as G is positive definite. Rounding could make them go round in circles where G nearly is not;
+    they are given up after ``10 n + 100`` exchanges, with what is below zero put there.
 
     Args:
         gram: float64 (n, n), symmetric positive definite, best with a diagonal of one order of magnitude.
@@ -32,7 +33,7 @@ def nonnegative_minimum(gram: _Array, linear: _Array, num_unbounded: int = 0) ->
     tolerance = 1e-10 * max(1.0, float(np.abs(linear).max(initial=0.0)))
     is_bounded = np.arange(len(linear)) < len(linear) - num_unbounded
     fewest, patience = len(linear) + 1, _PATIENCE
-    while True:
+    for _ in range(10 * len(linear) + 100):
         solution = np.zeros(len(linear))
         if is_free.any():
             solution[is_free] = np.linalg.solve(gram[np.ix_(is_free, is_free)], linear[is_free])
@@ -40,7 +41,7 @@ def nonnegative_minimum(gram: _Array, linear: _Array, num_unbounded: int = 0) ->
         is_wrong = np.where(is_free, is_bounded & (solution < 0.0), pull > tolerance)
         num_wrong = int(is_wrong.sum())
         if num_wrong == 0:
-            return solution
+            break
         if num_wrong < fewest:
             fewest, patience = num_wrong, _PATIENCE
         elif patience > 0:
@@ -48,3 +49,4 @@ def nonnegative_minimum(gram: _Array, linear: _Array, num_unbounded: int = 0) ->
         else:
             is_wrong[: int(np.flatnonzero(is_wrong)[-1])] = False
         is_free ^= is_wrong
+    return np.where(is_bounded, np.maximum(solution, 0.0), solution)

@@ -87,13 +87,16 @@ def robust_posterior(
     return Posterior(solution, covariance, residual * noise, np.minimum(leverage, 1 - 1e-6), gain)
 
 
-def left_out_spread(posterior: Posterior, noise: _Array, known: _Array, size: _Array) -> float:
-    """Standard deviation over ``size`` that explains how far observations left out are off; 0 if the rest does.
+def left_out_spread(posterior: Posterior, noise: _Array, known: _Array, size: _Array) -> float | None:
+    """Standard deviation over ``size`` that explains how far observations left out are off.
+
+    0 if the rest explains it; None if there are hardly more observations than unknowns.
 
     An observation left out errs by ``r / (1 - h)``, r its residual and h its leverage, and its variance is its own
     known one, the spread's, and the unknowns' ``noise² h / (1 - h)``. The spread is where the mean of the squared
     errors over their variances, each up to `_MAX_SQUARE`, is that of a normal distribution (Huber's proposal 2),
     widened as Student's t distribution is by the m degrees of freedom that are left: by m / (m - 2) in variance.
+    Observations count by ``1 - h``: one that alone determines an unknown says nothing.
 
     Args:
         posterior: With its residuals.
@@ -104,13 +107,13 @@ def left_out_spread(posterior: Posterior, noise: _Array, known: _Array, size: _A
     left = 1.0 - posterior.leverage
     degrees = float(left.sum())
     if degrees < _MIN_DEGREES:
-        return 0.0
+        return None
     square = posterior.left_out**2
     variance = known**2 + noise**2 * posterior.leverage / left
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
         ratio = square / (variance + (middle * size) ** 2 + np.finfo(float).tiny)
-        is_more = np.minimum(ratio, _MAX_SQUARE).mean() > _MEAN_SQUARE
+        is_more = left @ np.minimum(ratio, _MAX_SQUARE) > _MEAN_SQUARE * degrees
         low, high = (middle, high) if is_more else (low, middle)
     return low * math.sqrt(degrees / (degrees - 2.0))

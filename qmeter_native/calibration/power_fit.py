@@ -38,10 +38,13 @@ _MIN_CLOCK_SPREAD: Final = 0.03
 """Clocks that differ by less say nothing of exponents."""
 _FREE: Final = 3.0
 """Prior standard deviation over mean of a class's joules in the first step: next to none."""
+_MAX_LEVERAGE: Final = 0.9
+"""Of a window in its own prediction; the only one of a kernel has nearly 1."""
 _NUM_ROUNDS: Final = 8
 _SETTLED: Final = 2e-3
 _MIN_WINDOW_ERROR: Final = 1e-3
 _DEGREES: Final = 4.0
+"""Of Student's t distribution of windows' errors, as in the fit."""
 
 
 def fit_power_model(problem: EnergyProblem, kinds: Sequence[str], prior: PowerModel) -> tuple[PowerModel, ModelFit]:
@@ -61,7 +64,7 @@ def fit_power_model(problem: EnergyProblem, kinds: Sequence[str], prior: PowerMo
         UsageError: Fewer than three kinds ran in the fitted windows.
     """
     ran = np.flatnonzero(problem.units[problem.is_fitted].sum(axis=0) > 0)
-    problem, kinds = _of_classes(problem, ran), [kinds[number] for number in ran]
+    problem, kinds = _of_classes(problem, ran), [kinds[number] for number in ran.tolist()]
     if len(set(kinds)) < 3:
         raise UsageError(
             f"{len(set(kinds))} kinds of kernels ran; a power model takes three at least",
@@ -99,8 +102,8 @@ class _Step:
         """By the prior's exponents and coefficients."""
         table = WorkTable.of(problem, prior)
         law = ClockLaw.of(prior, table.dram_share(table.prior_coefficient))
-        windows, window_error = _kernel_joules(problem, law, table.expected_j, prior.active_w, prior.window_error)
-        table = table.with_joules(windows.solution * table.expected_j, prior.active_w, _active_s(problem, law))
+        windows, window_error = _kernel_joules(problem, law, table.dynamic_j, prior.active_w, prior.window_error)
+        table = table.with_joules(windows.solution * table.dynamic_j, prior.active_w, _active_s(problem, law))
         return cls(law, table, regress(table), windows, window_error)
 
     def next(self, problem: EnergyProblem) -> _Step:
@@ -149,7 +152,8 @@ def _kernel_joules(
         windows = robust_posterior(
             design, target_j, noise_j, np.ones(len(expected_j)), np.eye(len(expected_j)) / _FREE**2
         )
-        window_error = max(left_out_spread(windows, noise_j, sensor_j, energy_j), _MIN_WINDOW_ERROR)
+        told = left_out_spread(windows, noise_j, sensor_j, energy_j)
+        window_error = window_error if told is None else max(told, _MIN_WINDOW_ERROR)
     return windows, window_error
 
 
@@ -217,7 +221,7 @@ def _model_and_fit(
         window_error=step.window_error,
         source="calibrated",
     )
-    windows = np.abs(step.windows.left_out) / np.maximum(problem.energy_j[problem.is_fitted], 1e-9)
+    windows = _window_errors(problem, step)
     errors = np.array(list(kernels.values()))
     return model, ModelFit(
         kernel_error_median=float(np.median(errors)),
@@ -228,6 +232,13 @@ def _model_and_fit(
         num_windows=len(windows),
         kernels=kernels,
     )
+
+
+def _window_errors(problem: EnergyProblem, step: _Step) -> _Array:
+    """Relative errors of windows left out; a window that alone tells of a kernel has none."""
+    errors = np.abs(step.windows.left_out) / np.maximum(problem.energy_j[problem.is_fitted], 1e-9)
+    told = errors[step.windows.leverage < _MAX_LEVERAGE]
+    return told if len(told) else np.array([step.window_error])
 
 
 def _discrepancies(

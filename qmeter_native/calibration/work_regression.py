@@ -82,11 +82,6 @@ class WorkTable:
             active_s=time_s,
         )
 
-    @property
-    def expected_j(self) -> _Array:
-        """Joules of a unit so far."""
-        return self.dynamic_j
-
     def dram_share(self, coefficient: _Array) -> _Array:
         """float64 (C,), part of the joules that does not go with the core's voltage."""
         is_core = np.array([feature.is_core for feature in self.features], bool)
@@ -163,7 +158,8 @@ def regress(table: WorkTable, rows: _Array | None = None) -> Coefficients:
     spread = _FIRST_SPREAD
     for _ in range(_NUM_PASSES):
         found = robust_posterior(design, ones, spread * ones, prior / scale, precision)
-        spread = max(left_out_spread(found, spread * ones, 0.0 * ones, ones), _MIN_SPREAD)
+        told = left_out_spread(found, spread * ones, 0.0 * ones, ones)
+        spread = _FIRST_SPREAD if told is None else max(told, _MIN_SPREAD)
     return Coefficients(found.solution * scale, found.covariance * np.outer(scale, scale))
 
 

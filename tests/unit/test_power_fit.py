@@ -82,3 +82,12 @@ def test_two_kinds_are_too_few(prior: PowerModel) -> None:
     made = calibration(0, num_kinds=2)
     with pytest.raises(UsageError, match="2 kinds"):
         fit_power_model(made.problem, made.kinds, prior)
+
+
+def test_one_window_a_kernel_is_enough_and_says_nothing_of_windows(prior: PowerModel) -> None:
+    made = calibration(1, rounds=1)
+    alone = np.isclose(made.problem.busy_s, 2.0) & ((made.problem.units > 0).sum(axis=1) == 1)
+    model, fit = fit_power_model(replace(made.problem, is_fitted=alone), made.kinds, prior)
+    assert fit.num_kernels == 16
+    assert model.window_error == prior.window_error
+    assert fit.kernel_error_median < 0.1
