@@ -11,9 +11,11 @@ from qmeter_native.model.explanation import ExplainedPart, RequestExplanation
 from qmeter_native.model.kernel_choice import KernelChoice, ObservedKernels
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, LossReport, Validity
 from qmeter_native.model.op_family import OpFamily
+from qmeter_native.model.power_model import EnergyMode
 from qmeter_native.model.report import (
     AttributionReport,
     Balance,
+    ComponentRow,
     Distribution,
     EnergyBalance,
     KernelRow,
@@ -25,7 +27,7 @@ from qmeter_native.model.report import (
     TimeBalance,
     Totals,
 )
-from qmeter_native.model.work import WorkRow, WorkSummary
+from qmeter_native.model.work import LayerRow, WorkRow, WorkSummary
 
 METHOD = "attributed: windows between counter ticks, shared by busy time"
 NO_SENSOR = "device 0 has no energy source: no powercap domain is readable"
@@ -38,7 +40,7 @@ def estimate(value: float, spread: float = 0.02, **changes: Any) -> Estimate:
 
 
 def kernel(name: str, share: float, **changes: Any) -> KernelRow:
-    """A kernel class with ``share`` of 10 s and of 4 kJ."""
+    """A kernel class with ``share`` of 10 s, and of 3 kJ dynamic and 1 kJ static."""
     values: dict[str, Any] = {
         "display_name": name,
         "op_family": OpFamily.GEMM,
@@ -48,11 +50,15 @@ def kernel(name: str, share: float, **changes: Any) -> KernelRow:
         "time_s": 10.0 * share,
         "overlapped_s": 0.0,
         "time_share": share,
-        "energy_j": estimate(4_000.0 * share),
+        "energy_j": estimate(3_000.0 * share),
         "dynamic_j": estimate(3_000.0 * share),
         "static_j": estimate(1_000.0 * share),
+        "marginal_j": estimate(3_500.0 * share / 51_200),
+        "components_j": {"dram": 1_500.0 * share, "tensor": 1_500.0 * share},
+        "is_resolved": True,
+        "mode": EnergyMode.SHAPES,
         "energy_share": estimate(share),
-        "j_per_launch": estimate(4_000.0 * share / 51_200),
+        "j_per_launch": estimate(3_000.0 * share / 51_200),
         "num_configs": 3,
     }
     return KernelRow(name=name, **{**values, **changes})
@@ -96,16 +102,21 @@ def time_balance(device: int = 0, **changes: Any) -> TimeBalance:
 
 
 def energy_balance(device: int = 0, **changes: Any) -> EnergyBalance:
-    """5 kJ, 4 of them in kernels; closed."""
+    """5 kJ, 3 of them in kernels; closed."""
     values = {
         "measured_j": 5_000.0,
-        "kernels_j": 4_000.0,
+        "kernels_j": 3_000.0,
+        "static_j": 1_000.0,
         "idle_j": 880.0,
         "meter_j": 2.0,
         "unattributed_j": 118.0,
         "residual_j": 0.0,
         "raw_residual_fraction": 0.031,
+        "raw_residual_p95": 0.062,
         "num_windows": 118,
+        "mode": EnergyMode.SHAPES,
+        "profile": "datasheet defaults",
+        "resolved_share": 0.91,
     }
     return EnergyBalance(device, **{"method": METHOD, **values, **changes})
 
@@ -153,11 +164,11 @@ def work() -> WorkSummary:
     rows = (
         WorkRow(
             *("qkv_proj", OpFamily.GEMM, "Marlin", 32, 9_600, 1.5, 0.15, 4_000_000, 3_000_000, 1_000_000),
-            *(412e12, 2.1e12),
+            *(412e12, 2.1e12, estimate(600.0)),
         ),
-        WorkRow("norm", OpFamily.NORM, None, 32, 19_200, 0.3, 0.03, None, None, 0, None, None),
+        WorkRow("norm", OpFamily.NORM, None, 32, 19_200, 0.3, 0.03, None, None, 0, None, None, estimate(40.0)),
     )
-    return WorkSummary(rows, 1.0, 0.998, 0.992, 0.11, notes=("a note",))
+    return WorkSummary(rows, 1.0, 0.998, 0.992, 0.11, notes=("a note",), layers=(LayerRow(0, 0.05, estimate(20.0)),))
 
 
 def process(index: int) -> ProcessRow:
@@ -188,6 +199,12 @@ def report(**changes: Any) -> AttributionReport:
         "requests": tuple(request(number) for number in range(8)),
         "loss": LossReport(),
         "software": {"python": "3.12.3", "torch": "2.13.0"},
+        "components": (
+            ComponentRow("dram", Estimate(1_500.0, method="modelled: a power model"), 0.3),
+            ComponentRow("tensor", Estimate(1_500.0, method="modelled: a power model"), 0.3),
+            ComponentRow("static", estimate(1_000.0), 0.2),
+            ComponentRow("idle", estimate(880.0), 0.176),
+        ),
     }
     return AttributionReport(**{**values, **changes})
 
@@ -210,6 +227,8 @@ def totals(**changes: Any) -> Totals:
         "itl_s": Distribution(8_128, 0.0101, 0.0098, 0.0121, 0.0181),
         "e2e_s": Distribution(64, 1.503, 1.498, 1.702, 1.811),
         "energy_gross_j": estimate(5_000.0, 0.001, method="measured"),
+        "energy_dynamic_j": estimate(3_000.0),
+        "energy_static_j": estimate(1_000.0),
         "energy_idle_j": estimate(916.8, 0.01, method="estimated: idle power before the run times wall time"),
         "energy_active_j": estimate(4_083.2, method="estimated: gross minus idle"),
         "average_power_w": estimate(416.7, 0.001, method="measured"),
@@ -225,9 +244,9 @@ def report_without_energy() -> AttributionReport:
     """The same run on a device without a sensor."""
     full = report()
     absent = Estimate.missing(NO_SENSOR)
-    energies = ("energy_j", "dynamic_j", "static_j", "energy_share", "j_per_launch")
+    energies = ("energy_j", "dynamic_j", "static_j", "marginal_j", "energy_share", "j_per_launch")
     figures = (
-        "energy_gross_j", "energy_idle_j", "energy_active_j", "average_power_w",
+        "energy_gross_j", "energy_dynamic_j", "energy_static_j", "energy_idle_j", "energy_active_j", "average_power_w",
         "j_per_output_token", "j_per_input_token", "j_per_total_token", "j_per_request",
     )  # fmt: skip
     return replace(
@@ -235,7 +254,11 @@ def report_without_energy() -> AttributionReport:
         devices=(device(energy_source=None, energy_absent_reason=NO_SENSOR, idle_power_w=None, idle_window_s=None),),
         balance=replace(full.balance, energy=(EnergyBalance(0, "absent", NO_SENSOR),)),
         totals=replace(full.totals, **dict.fromkeys(figures, absent)),
-        kernels=tuple(replace(row, **dict.fromkeys(energies, absent)) for row in full.kernels),
+        components=(),
+        kernels=tuple(
+            replace(row, components_j={}, is_resolved=None, mode=None, **dict.fromkeys(energies, absent))
+            for row in full.kernels
+        ),
         phases=tuple(replace(row, energy_j=absent, j_per_token=absent) for row in full.phases),
         requests=tuple(replace(row, share_energy_j=absent) for row in full.requests),
         validity=(Validity("energy_absent", NO_SENSOR, "device 0"),),

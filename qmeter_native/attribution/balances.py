@@ -8,9 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.energy_pool import energy_method, profile_source
+from qmeter_native.attribution.kernel_names import KernelNames
 from qmeter_native.attribution.shares import Rides
-from qmeter_native.attribution.usage import DeviceUsage, KernelNames
+from qmeter_native.attribution.usage import DeviceUsage
 from qmeter_native.model.report import EnergyBalance, LatencyParts, RequestBalance, TimeBalance
+from qmeter_native.model.static_policy import StaticPolicy
 
 __all__ = ["energy_balance", "request_balance", "time_balance"]
 
@@ -42,25 +45,34 @@ def time_balance(usage: DeviceUsage, rides: Rides) -> TimeBalance:
 
 
 def energy_balance(usage: DeviceUsage, names: KernelNames) -> EnergyBalance:
-    """Measured energy of a device, all of it."""
-    split = usage.split
-    if split is None:
+    """Measured energy of a device, all of it. Kernels' and markers' comes from sharing, the rest from the windows."""
+    use = usage.energy
+    if use is None:
         return EnergyBalance(usage.device.index, "none", usage.windows.reason)
-    kernels_j = math.fsum(usage.name_j[~names.is_meter])
-    meter_j = math.fsum(usage.name_j[names.is_meter])
+    split, given = use.split, use.joules(use.name_ns)
+    kernels_j = math.fsum(given.energy_j[~names.is_meter])
+    meter_j = math.fsum(given.energy_j[names.is_meter]) + math.fsum(split.meter_j)
+    static_j = math.fsum(split.static_j) if use.policy is StaticPolicy.SEPARATE else 0.0
     idle_j, unattributed_j = math.fsum(split.idle_j), math.fsum(split.unattributed_j)
+    parts = (kernels_j, static_j, idle_j, meter_j, unattributed_j)
     return EnergyBalance(
         device=usage.device.index,
-        method=split.method,
+        method=energy_method(usage),
         reason=usage.windows.reason,
         measured_j=split.measured_j,
         kernels_j=kernels_j,
+        static_j=static_j,
         idle_j=idle_j,
         meter_j=meter_j,
         unattributed_j=unattributed_j,
-        residual_j=split.measured_j - math.fsum((kernels_j, meter_j, idle_j, unattributed_j)),
+        residual_j=split.measured_j - math.fsum(parts),
         raw_residual_fraction=split.raw_residual_fraction,
+        raw_residual_p95=split.raw_residual_p95,
         num_windows=len(split.idle_j),
+        mode=split.mode,
+        profile=profile_source(usage),
+        static_policy=use.policy,
+        resolved_share=split.resolved_share,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,13 @@ _Array = NDArray[Any]
 
 _POWER_WINDOW_NS: Final = NS_PER_S
 """Windows of integrated power: long against the 20 to 27 ms by which samples lag and the 25 to 100 ms they average."""
+_SHORTEST_NS: Final = NS_PER_S // 2
+_LONGEST_NS: Final = NS_PER_S
+"""Windows end at the first edge after this: long against the milliseconds by which an edge's time is uncertain, short
+enough that a run has many unlike ones. Runs of up to 50 s take the shortest."""
+_RUN_WINDOWS: Final = 100
+_DECAY_NS: Final = NS_PER_S
+"""For so long power stays raised after a PM sampling session was torn down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +34,43 @@ class EnergyWindows:
 
     Attributes:
         cuts_ns: int64, bounds of the windows, from the start to the end of the measured window.
-        slack_ns: float64, by how much each bound's time is uncertain.
         energy_j: float64, energy of each window; None if there is no source.
+        error_j: float64, the sensor's standard error of each; 0 without a source.
+        total_error_j: The sensor's standard error of all windows together.
+        is_metered: Mask of the windows in which a counter phase ran or its power had not decayed.
         source: What was read, in words.
         reason: Why ``energy_j`` is None, or what weakens it.
         systematic: Relative error that does not shrink with repeats; None if not known.
+        is_declared: Nothing was measured: the energy is that of a declared power.
     """
 
     cuts_ns: _Array
-    slack_ns: _Array
     energy_j: _Array | None
+    error_j: _Array
+    total_error_j: float
+    is_metered: _Array
     source: str
     reason: str | None = None
     systematic: float | None = None
+    is_declared: bool = False
+
+    @property
+    def highest_w(self) -> float | None:
+        """The highest mean power of a window; None without a source or energy."""
+        length_s = np.diff(self.cuts_ns) / NS_PER_S
+        if self.energy_j is None or not length_s.all():
+            return None
+        return float((self.energy_j / length_s).max()) or None
+
+    def declared(self, busy_ns: _Array, power_w: float) -> EnergyWindows:
+        """The same windows with ``power_w`` for busy time and nothing for idle time, where nothing was measured."""
+        return replace(
+            self,
+            energy_j=power_w * busy_ns / NS_PER_S,
+            source=f"declared power of {power_w:g} W while kernels ran",
+            reason=f"nothing was measured: {self.reason}",
+            is_declared=True,
+        )
 
 
 def energy_windows(capture: Capture, device: DeviceInfo) -> EnergyWindows:
@@ -49,17 +80,22 @@ def energy_windows(capture: Capture, device: DeviceInfo) -> EnergyWindows:
     if curve is None:
         return EnergyWindows(
             cuts_ns=np.array([start_ns, end_ns]),
-            slack_ns=np.zeros(2),
             energy_j=None,
+            error_j=np.zeros(1),
+            total_error_j=0.0,
+            is_metered=np.zeros(1, bool),
             source="none",
             reason=device.energy_absent_reason or "no energy or power reading covers the measured window",
         )
     cuts_ns = _cuts(curve, start_ns, end_ns)
+    energy_j, error_j = curve.between(cuts_ns)
     is_weak = len(curve.edge_ns) == 0 and curve.coverage <= 0.95
     return EnergyWindows(
         cuts_ns=cuts_ns,
-        slack_ns=curve.slack_ns(cuts_ns),
-        energy_j=curve.between(cuts_ns)[0],
+        energy_j=energy_j,
+        error_j=error_j,
+        total_error_j=float(curve.between(cuts_ns[[0, -1]])[1][0]),
+        is_metered=_metered(capture, device.index, cuts_ns),
         source=curve.source,
         reason=f"the readings span {curve.coverage:.0%} of the measured window" if is_weak else None,
         systematic=curve.systematic,
@@ -70,5 +106,18 @@ def _cuts(curve: EnergyCurve, start_ns: int, end_ns: int) -> _Array:
     if len(curve.edge_ns) == 0:
         count = max(1, (end_ns - start_ns) // _POWER_WINDOW_NS)
         return np.asarray(np.linspace(0, end_ns - start_ns, count + 1).round().astype(np.int64) + start_ns)
-    inner = curve.edge_ns[(curve.edge_ns > start_ns) & (curve.edge_ns < end_ns)]
-    return np.concatenate([[start_ns], inner, [end_ns]])
+    length_ns = min(max((end_ns - start_ns) // _RUN_WINDOWS, _SHORTEST_NS), _LONGEST_NS)
+    edges = curve.edge_ns[(curve.edge_ns >= start_ns + length_ns) & (curve.edge_ns <= end_ns - length_ns)]
+    cuts, at = [start_ns], 0
+    while at < len(edges):
+        cuts.append(int(edges[at]))
+        at = int(np.searchsorted(edges, cuts[-1] + length_ns))
+    return np.array([*cuts, end_ns])
+
+
+def _metered(capture: Capture, device: int, cuts_ns: _Array) -> _Array:
+    phases = capture.counter_windows
+    is_here = phases.device == device
+    begin, end = phases.enable_ns[is_here], phases.disable_ns[is_here] + _DECAY_NS
+    overlaps = (begin < cuts_ns[1:, None]) & (end > cuts_ns[:-1, None])
+    return np.asarray(overlaps.any(axis=1))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qmeter_native.attribution.balances import energy_balance, request_balance, time_balance
+from qmeter_native.attribution.capture_plan import CapturePlan
+from qmeter_native.attribution.components import component_rows
 from qmeter_native.attribution.coverage import coverage
 from qmeter_native.attribution.energy_pool import EnergyPool
 from qmeter_native.attribution.explanation import explain_requests
 from qmeter_native.attribution.kernel_choice import kernel_choice
+from qmeter_native.attribution.kernel_names import KernelNames
 from qmeter_native.attribution.latency import request_latencies, sent_inside
+from qmeter_native.attribution.placed_work import PlacedWork
 from qmeter_native.attribution.processes import process_rows
+from qmeter_native.attribution.profiles import carried_profiles
 from qmeter_native.attribution.requests import latency_parts, requests_of_run
 from qmeter_native.attribution.ridden_time import KernelTimes
 from qmeter_native.attribution.rows import kernel_rows, phase_rows, request_rows
@@ -22,18 +27,27 @@ from qmeter_native.attribution.shares import Rides, ShareRule
 from qmeter_native.attribution.steps import kernel_steps, step_spans, traced_steps
 from qmeter_native.attribution.totals import totals
 from qmeter_native.attribution.traced_time import traced_time
-from qmeter_native.attribution.usage import DeviceUsage, KernelNames, device_usage
+from qmeter_native.attribution.usage import DeviceUsage, device_usage
 from qmeter_native.attribution.validity import energy_caveat, found_limits
-from qmeter_native.attribution.work_summary import PlacedWork, work_summary
+from qmeter_native.attribution.work_summary import work_summary
 from qmeter_native.model.capture import Capture
+from qmeter_native.model.device_profile import DeviceProfile
 from qmeter_native.model.report import AttributionReport, Balance, LatencyParts
+from qmeter_native.model.static_policy import StaticPolicy
 
 __all__ = ["attribute"]
 
 _Array = NDArray[Any]
 
 
-def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> AttributionReport:
+def attribute(
+    capture: Capture,
+    name: str,
+    explained: Iterable[int] = (),
+    profiles: Mapping[int, DeviceProfile] | None = None,
+    static_policy: StaticPolicy = StaticPolicy.SEPARATE,
+    tdp_w: float | None = None,
+) -> AttributionReport:
     """Attribute time and energy of a capture to kernels, phases and requests.
 
     Args:
@@ -41,6 +55,11 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         name: What to call it in the report.
         explained: Numbers of the requests to explain; if there are none, the median and the 99th percentile of
             end-to-end time.
+        profiles: By DeviceInfo.index, what is known of a device's power. By default what the capture carries, else
+            what the device's datasheet lets expect.
+        static_policy: Who gets the idle and active power of busy time.
+        tdp_w: Power to assume of devices whose energy nothing measured, while kernels run. Without it their energy
+            is missing.
     """
     manifest = capture.manifest
     names = KernelNames.of(capture.kernel_classes)
@@ -50,11 +69,10 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
     traced = {device.index: traced_time(capture, device.index) for device in manifest.devices}
     counted = traced_steps(capture, spans, traced)
     placed = PlacedWork.of(capture, step_of_kernel, counted)
-    usages = [
-        device_usage(capture, device, names, spans, step_of_kernel, rides, placed.groups, traced[device.index])
-        for device in manifest.devices
-    ]
-    pool = EnergyPool.of(usages, energy_caveat(manifest.engine))
+    plan = CapturePlan(capture, names, spans, step_of_kernel, rides, placed, static_policy, tdp_w)
+    known = {**carried_profiles(manifest), **(profiles or {})}
+    usages = [device_usage(plan, device, known.get(device.index), traced[device.index]) for device in manifest.devices]
+    pool = EnergyPool.of(usages, static_policy, energy_caveat(manifest.engine))
     ride_ns, ride_j = _ridden(rides, usages)
     latencies = request_latencies(capture.requests)
     parts = latency_parts(capture.steps, spans, rides, capture.requests)
@@ -79,13 +97,16 @@ def attribute(capture: Capture, name: str, explained: Iterable[int] = ()) -> Att
         kernel_choice=choice,
         explanations=explain_requests(capture, spans, rides, times, parts, e2e_s, explained),
         processes=process_rows(capture),
-        work=work_summary(capture, names, usages, placed),
+        work=work_summary(capture, names, usages, placed, pool),
+        components=component_rows(pool),
+        static_policy=static_policy,
     )
 
 
 def _ridden(rides: Rides, usages: Sequence[DeviceUsage]) -> tuple[_Array, _Array]:
     """Time, int64, and energy, float64, that each ride used on all devices."""
-    step_j = sum((usage.step_j for usage in usages), np.zeros((rides.num_steps, len(ShareRule))))
+    given = [usage.energy.step_j for usage in usages if usage.energy is not None]
+    step_j = sum(given, np.zeros((rides.num_steps, len(ShareRule))))
     ride_ns = sum((rides.share_ns(usage.step_ns) for usage in usages), np.zeros(len(rides.step_row), np.int64))
     return ride_ns, rides.share_j(step_j)
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmeter_native.attribution.intervals import Intervals
+from qmeter_native.attribution.kernel_names import KernelNames
 from qmeter_native.attribution.timeline import BusyTime, share_time
-from qmeter_native.attribution.usage import KernelNames
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.explanation import ExplainedPart
 from qmeter_native.model.op_family import OpFamily

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from qmeter_native.attribution.classify import scheme
 from qmeter_native.attribution.display_name import display_name
 from qmeter_native.attribution.energy_pool import EnergyPool
+from qmeter_native.attribution.energy_use import COMPONENTS, Joules
+from qmeter_native.attribution.kernel_names import KernelNames
 from qmeter_native.attribution.latency import Latencies
 from qmeter_native.attribution.requests import critical_rides
 from qmeter_native.attribution.shares import Rides
-from qmeter_native.attribution.usage import DeviceUsage, KernelNames
+from qmeter_native.attribution.usage import DeviceUsage
 from qmeter_native.model.capture import Capture
+from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.phase import Phase
+from qmeter_native.model.power_model import EnergyMode
 from qmeter_native.model.report import KernelRow, LatencyParts, PhaseRow, RequestRow
 from qmeter_native.units import ns_to_s
 
@@ -28,6 +32,8 @@ _Array = NDArray[Any]
 _SHARED: Final = "; shared by tokens, attention work and samples in each step"
 _NO_STEPS: Final = "it rode no recorded step"
 _NOT_FINISHED: Final = "it did not finish"
+_PHASES: Final = ("prefill", "decode", "none")
+_LAUNCHED_OUTSIDE: Final = "its launch lies outside the measured window"
 
 
 def kernel_rows(names: KernelNames, usages: Sequence[DeviceUsage], pool: EnergyPool) -> tuple[KernelRow, ...]:
@@ -39,14 +45,13 @@ def kernel_rows(names: KernelNames, usages: Sequence[DeviceUsage], pool: EnergyP
 
     calls, time_ns, overlapped_ns = total("calls"), total("name_ns"), total("name_overlapped_ns")
     prefill_ns, ridden_ns = total("name_prefill_ns"), total("name_ridden_ns")
-    energy_j, static_j = total("name_j"), total("name_static_j")
     num_configs = np.bincount(names.of_class, minlength=len(names.names))
+    joules = pool.joules(lambda use: use.name_ns)
     rows = []
     for row in np.argsort(-time_ns, kind="stable").tolist():
         if not calls[row] and not time_ns[row]:
             continue
-        energy = pool.attributed(float(energy_j[row]), float(time_ns[row]))
-        static = pool.static(float(static_j[row]))
+        energy = _kernel_energy(pool, joules, row)
         rows.append(
             KernelRow(
                 name=names.names[row],
@@ -58,15 +63,35 @@ def kernel_rows(names: KernelNames, usages: Sequence[DeviceUsage], pool: EnergyP
                 time_s=ns_to_s(int(time_ns[row])),
                 overlapped_s=ns_to_s(int(overlapped_ns[row])),
                 time_share=int(time_ns[row]) / pool.busy_ns if pool.busy_ns else 0.0,
-                energy_j=energy,
-                dynamic_j=pool.dynamic(energy, static),
-                static_j=static,
-                energy_share=pool.share_of_total(energy),
-                j_per_launch=energy.over(int(calls[row]), "its launch lies outside the measured window"),
+                energy_share=pool.share_of_total(energy["energy_j"]),
+                j_per_launch=energy["energy_j"].over(int(calls[row]), _LAUNCHED_OUTSIDE),
                 num_configs=int(num_configs[row]),
+                **energy,
             )
         )
     return tuple(rows)
+
+
+def _kernel_energy(pool: EnergyPool, joules: Joules | None, row: int) -> dict[str, Any]:
+    """The energy columns of a `KernelRow`."""
+    if joules is None:
+        gone = pool.estimate(0.0, 0.0)
+        figures = dict.fromkeys(("energy_j", "dynamic_j", "static_j", "marginal_j"), gone)
+        return {**figures, "components_j": {}, "is_resolved": None, "mode": None}
+    dynamic_j, launches = float(joules.dynamic_j[row]), float(joules.launches[row])
+
+    def figure(value_j: _Array, error_j: _Array, method: str = pool.dynamic_method) -> Estimate:
+        return pool.estimate(float(value_j[row]), float(error_j[row]), method)
+
+    return {
+        "energy_j": figure(joules.energy_j, joules.energy_error_j, pool.method),
+        "dynamic_j": figure(joules.dynamic_j, joules.dynamic_error_j),
+        "static_j": figure(joules.static_j, joules.static_error_j),
+        "marginal_j": figure(joules.marginal_j, joules.marginal_error_j).over(launches, _LAUNCHED_OUTSIDE),
+        "components_j": dict(zip(COMPONENTS, joules.components_j[row].tolist(), strict=True)),
+        "is_resolved": bool(joules.resolved_j[row] > dynamic_j / 2) if dynamic_j > 0 else None,
+        "mode": tuple(EnergyMode)[int(joules.modes_j[row].argmax())] if dynamic_j > 0 else None,
+    }
 
 
 def _phase_shares(prefill_ns: float, ridden_ns: float, time_ns: int) -> dict[str, float]:
@@ -88,19 +113,31 @@ def phase_rows(
 ) -> tuple[PhaseRow, ...]:
     """Prefill, decode, and work of no request. Tokens are those that the critical rank computed in traced steps."""
     is_counted = critical_rides(capture.steps, rides) & is_step_traced[rides.step_row]
+    errors = _phase_errors(pool)
     rows = []
     for phase in Phase:
         is_phase = rides.phase == phase
         tokens = int(rides.num_scheduled[is_phase & is_counted].sum())
         time_ns, energy_j = int(ride_ns[is_phase].sum()), float(ride_j[is_phase].sum())
-        rows.append(_phase_row(phase.name.lower(), tokens, time_ns, energy_j, pool))
+        rows.append(_phase_row(phase.name.lower(), tokens, time_ns, energy_j, errors[phase.name.lower()], pool))
     rest_ns = sum(int(usage.name_ns.sum()) for usage in usages) - int(ride_ns.sum())
-    rest_j = max(0.0, math.fsum(float(usage.name_j.sum()) for usage in usages) - float(ride_j.sum()))
-    return (*rows, _phase_row("none", 0, rest_ns, rest_j, pool))
+    rest_j = max(0.0, pool.total_j - float(ride_j.sum()))
+    return (*rows, _phase_row("none", 0, rest_ns, rest_j, errors["none"], pool))
 
 
-def _phase_row(phase: str, tokens: int, time_ns: int, energy_j: float, pool: EnergyPool) -> PhaseRow:
-    energy = pool.attributed(energy_j, float(time_ns), _SHARED)
+def _phase_errors(pool: EnergyPool) -> dict[str, float]:
+    """Relative standard error of the energy of the kernels that worked for each phase, and for none."""
+    joules = pool.joules(lambda use: use.phase_ns)
+    if joules is None:
+        return dict.fromkeys(_PHASES, 0.0)
+    relative = np.divide(joules.energy_error_j, joules.energy_j, out=np.zeros(3), where=joules.energy_j > 0)
+    return dict(zip(_PHASES, relative.tolist(), strict=True))
+
+
+def _phase_row(
+    phase: str, tokens: int, time_ns: int, energy_j: float, relative_error: float, pool: EnergyPool
+) -> PhaseRow:
+    energy = pool.estimate(energy_j, relative_error * energy_j, pool.method + _SHARED)
     return PhaseRow(
         phase=phase,
         num_tokens=tokens,
@@ -123,13 +160,17 @@ def request_rows(
 ) -> tuple[RequestRow, ...]:
     """One row a request of the run (a mask over ``rides.requests``), by number.
 
-    A request that no client recorded has what it used and nothing else.
+    A request that no client recorded has what it used and nothing else. Its energy errs as that of all kernels that
+    worked for prefills, and for decodes, does.
     """
     count = len(rides.requests)
     is_prefill = rides.phase == Phase.PREFILL
     prefill_ns = np.bincount(rides.request_row, np.where(is_prefill, ride_ns, 0), count).astype(np.int64)
     share_ns = np.bincount(rides.request_row, ride_ns, count).astype(np.int64)
     share_j = np.bincount(rides.request_row, ride_j, count)
+    errors = _phase_errors(pool)
+    relative = np.where(is_prefill, errors["prefill"], errors["decode"])
+    error_j = np.bincount(rides.request_row, ride_j * relative, count)
     table_row = dict(zip(capture.requests.request.tolist(), range(len(capture.requests)), strict=True))
     rows = []
     for index in np.flatnonzero(is_of_run).tolist():
@@ -138,7 +179,7 @@ def request_rows(
         used: dict[str, Any] = {
             "share_prefill_s": ns_to_s(int(prefill_ns[index])),
             "share_decode_s": ns_to_s(int(share_ns[index] - prefill_ns[index])),
-            "share_energy_j": pool.attributed(float(share_j[index]), float(share_ns[index]), _SHARED, is_mixed=True),
+            "share_energy_j": pool.estimate(float(share_j[index]), float(error_j[index]), pool.method + _SHARED),
         }
         waited = _unknown() if row is None else _elapsed(capture, row, latencies, parts[row])
         rows.append(RequestRow(request=number, **waited, **used))

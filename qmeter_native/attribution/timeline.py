@@ -29,6 +29,7 @@ class SharedTime:
     Attributes:
         row: int64, row of the kernel among those given to `share_time`.
         window: int64, number of the window (between cuts) in which the part lies.
+        length_ns: int64, length of the part.
         shared_ns: int64, time given to the part; 0 for a part that others wholly outnumber.
         overlapped_ns: int64, time of the part in which others ran too.
         doubled_ns: Time in which two or more ran, counted once.
@@ -36,6 +37,7 @@ class SharedTime:
 
     row: _Array
     window: _Array
+    length_ns: _Array
     shared_ns: _Array
     overlapped_ns: _Array
     doubled_ns: int
@@ -80,13 +82,14 @@ def _share_chunk(row: _Array, start: _Array, end: _Array, cuts_ns: _Array, is_co
     if is_counted is not None:
         kept = is_counted[window]
         row, start, end, window = row[kept], start[kept], end[kept], window[kept]
-    shared = end - start
+    length = end - start
+    shared, doubled = length, 0
     overlapped = np.zeros(len(row), np.int64)
-    doubled = 0
     crowd = _crowd(start, end)
     if len(crowd):
+        shared = length.copy()
         shared[crowd], overlapped[crowd], doubled = _sweep(start[crowd], end[crowd])
-    return SharedTime(row, window, shared, overlapped, doubled)
+    return SharedTime(row, window, length, shared, overlapped, doubled)
 
 
 def _cut(row: _Array, start: _Array, end: _Array, cuts_ns: _Array) -> tuple[_Array, _Array, _Array, _Array]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qmeter_native.attribution.energy_pool import EnergyPool
+from qmeter_native.attribution.kernel_names import KernelNames
 from qmeter_native.attribution.latency import Latencies, distribution, inter_token_latencies, sent_inside
 from qmeter_native.attribution.steps import StepSpans
-from qmeter_native.attribution.usage import DeviceUsage, KernelNames
+from qmeter_native.attribution.usage import DeviceUsage
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.report import Totals
@@ -56,6 +57,8 @@ def totals(
         itl_s=distribution(inter_token_latencies(requests, capture.output_tokens)),
         e2e_s=distribution(latencies.e2e_s[is_inside]),
         energy_gross_j=pool.gross,
+        energy_dynamic_j=pool.dynamic,
+        energy_static_j=pool.static,
         energy_idle_j=pool.idle,
         energy_active_j=pool.active(),
         average_power_w=pool.gross.over(wall_s, "the measured window is empty"),

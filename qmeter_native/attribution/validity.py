@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from qmeter_native.attribution.energy_pool import profile_source
 from qmeter_native.attribution.latency import sent_inside
 from qmeter_native.attribution.steps import StepSpans, lost_steps
 from qmeter_native.attribution.usage import DeviceUsage
@@ -42,8 +43,11 @@ def _of_devices(usages: Sequence[DeviceUsage]) -> list[Validity]:
     found = []
     for usage in usages:
         subject = f"device {usage.device.index}"
-        if usage.split is not None and usage.device.idle_power_w is None:
-            message = "Idle power was not measured before the run, so idle time and kernels share energy by time alone."
+        if usage.windows.is_declared:
+            message = f"Energy is an estimate: nothing was measured, and a {usage.windows.source} is taken instead."
+            found.append(Validity("energy_declared", message, subject))
+        elif usage.energy is not None and usage.device.idle_power_w is None:
+            message = f"Idle power was not measured before the run; it is the power model's ({profile_source(usage)})."
             found.append(Validity("idle_power_unknown", message, subject))
         if not usage.is_complete:
             message = (

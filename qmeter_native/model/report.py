@@ -11,12 +11,15 @@ from qmeter_native.model.explanation import RequestExplanation
 from qmeter_native.model.kernel_choice import KernelChoice
 from qmeter_native.model.manifest import DeviceInfo, EngineInfo, LossReport, Validity
 from qmeter_native.model.op_family import OpFamily
+from qmeter_native.model.power_model import EnergyMode
+from qmeter_native.model.static_policy import StaticPolicy
 from qmeter_native.model.work import WorkSummary
 
 __all__ = [
     "REPORT_SCHEMA_VERSION",
     "AttributionReport",
     "Balance",
+    "ComponentRow",
     "Distribution",
     "EnergyBalance",
     "KernelRow",
@@ -29,9 +32,9 @@ __all__ = [
     "Totals",
 ]
 
-REPORT_SCHEMA_VERSION = 2
+REPORT_SCHEMA_VERSION = 3
 """Version of the JSON document that `report --json` prints. 1: first version. 2: coverage of traced windows, requested
-and observed kernels, explained requests, the work model."""
+and observed kernels, explained requests, the work model. 3: dynamic, static and marginal joules, components, layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +83,26 @@ class TimeBalance:
 
 @dataclass(frozen=True, slots=True)
 class EnergyBalance:
-    """Energy of one device, in joules: ``kernels + idle + meter + unattributed = measured``.
+    """Energy of one device, in joules: ``kernels + static + idle + meter + unattributed = measured``.
 
     All fields but ``device`` and ``method`` are None where the device has no energy source; ``reason`` says why.
 
     Attributes:
         measured_j: What the sensor saw in the measured window (gross).
         kernels_j: Given to kernel classes, markers left out.
-        idle_j: Idle time's part.
-        meter_j: The step markers' part.
-        unattributed_j: Measured, but given to nobody.
-        residual_j: ``measured - kernels - idle - meter - unattributed``.
-        raw_residual_fraction: Share of ``measured_j`` that the model placed wrongly before it was scaled to the
-            windows: Σ|E_w - model_w| / Σ E_w.
+        static_j: Idle and active power in busy time, unless the static policy gave it to kernels; then 0.
+        idle_j: Idle power in idle time.
+        meter_j: The step markers' part, and what counter phases drew beyond the model.
+        unattributed_j: Measured, but given to nobody; negative where the model says more than was measured.
+        residual_j: ``measured - kernels - static - idle - meter - unattributed``.
+        raw_residual_fraction: Share of energy that the model placed wrongly before it was scaled to the windows:
+            Σ|E_w - model_w| / Σ E_w.
+        raw_residual_p95: 95th percentile over windows of |E_w - model_w| / E_w.
         num_windows: Energy windows used.
+        mode: ``counters``, ``shapes`` or ``time``: how the work behind most dynamic joules is known.
+        profile: Where the power model came from: ``calibrated`` with the date, or ``datasheet defaults``.
+        static_policy: Who gets static joules.
+        resolved_share: Part of kernels' dynamic joules whose class the windows tell apart from others.
     """
 
     device: int
@@ -101,12 +110,18 @@ class EnergyBalance:
     reason: str | None = None
     measured_j: float | None = None
     kernels_j: float | None = None
+    static_j: float | None = None
     idle_j: float | None = None
     meter_j: float | None = None
     unattributed_j: float | None = None
     residual_j: float | None = None
     raw_residual_fraction: float | None = None
+    raw_residual_p95: float | None = None
     num_windows: int = 0
+    mode: EnergyMode | None = None
+    profile: str | None = None
+    static_policy: StaticPolicy = StaticPolicy.SEPARATE
+    resolved_share: float | None = None
 
     TOLERANCE: ClassVar[float] = 1e-9
     """Largest ``|residual_j| / measured_j`` at which the balance counts as closed."""
@@ -173,7 +188,11 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Totals of the measured window. Latencies by vLLM's definitions; see ``docs/terms.md``."""
+    """Totals of the measured window. Latencies by vLLM's definitions; see ``docs/terms.md``.
+
+    ``energy_gross_j`` is what sensors saw. Of it ``energy_dynamic_j`` is what kernels caused, ``energy_static_j`` idle
+    and active power in busy time, ``energy_idle_j`` idle power in idle time; ``energy_active_j`` is gross less idle.
+    """
 
     wall_s: float
     num_requests: int
@@ -190,6 +209,8 @@ class Totals:
     itl_s: Distribution
     e2e_s: Distribution
     energy_gross_j: Estimate
+    energy_dynamic_j: Estimate
+    energy_static_j: Estimate
     energy_idle_j: Estimate
     energy_active_j: Estimate
     average_power_w: Estimate
@@ -213,9 +234,14 @@ class KernelRow:
         time_s: Time given to it (overlaps shared).
         overlapped_s: Of its own running time, the part in which others ran too.
         time_share: ``time_s`` over the busy time of all devices.
-        energy_j: Joules attributed: dynamic plus static share.
-        dynamic_j: The part above idle power.
-        static_j: Its part of idle power, by time.
+        energy_j: Joules by the static policy: dynamic, and static where kernels get it.
+        dynamic_j: What its launches caused, at the clocks they ran at.
+        static_j: Its part of idle and active power, by time.
+        marginal_j: What one more launch would have cost; at the power limit, the limit's power for its time.
+        components_j: ``dynamic_j`` by part of the machine, modelled: ``dram``, ``l2``, ``tensor``, ``sm``; ``unknown``
+            where only the time is known. Empty without an energy source.
+        is_resolved: The windows tell most of its joules apart from those of other kernels; None without joules.
+        mode: How its work is known; None without joules.
         energy_share: ``energy_j`` over all kernels' joules.
         j_per_launch: ``energy_j / calls``.
         num_configs: Launch configurations seen.
@@ -233,6 +259,10 @@ class KernelRow:
     energy_j: Estimate
     dynamic_j: Estimate
     static_j: Estimate
+    marginal_j: Estimate
+    components_j: dict[str, float]
+    is_resolved: bool | None
+    mode: EnergyMode | None
     energy_share: Estimate
     j_per_launch: Estimate
     num_configs: int
@@ -241,6 +271,22 @@ class KernelRow:
     def mean_s(self) -> float | None:
         """Mean time of a launch; None if none lies inside the measured window."""
         return self.time_s / self.calls if self.calls else None
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentRow:
+    """Joules of one part of the machine.
+
+    Attributes:
+        component: ``dram``, ``l2``, ``tensor``, ``sm``, ``unknown``: kernels' dynamic joules, modelled; ``static``,
+            ``idle``.
+        energy_j: Joules of traced time.
+        share: Of gross energy; None if that is not known.
+    """
+
+    component: str
+    energy_j: Estimate
+    share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +371,11 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True)
 class AttributionReport:
-    """The whole answer. ``kernels`` is ranked by time; ``coverage`` has one entry a device."""
+    """The whole answer. ``kernels`` is ranked by time; ``coverage`` has one entry a device.
+
+    ``static_policy`` says who got the static joules of busy time in ``energy_j`` of kernels, phases, requests, roles
+    and layers.
+    """
 
     name: str
     devices: tuple[DeviceInfo, ...]
@@ -343,3 +393,5 @@ class AttributionReport:
     explanations: tuple[RequestExplanation, ...] = ()
     work: WorkSummary | None = None
     processes: tuple[ProcessRow, ...] = ()
+    components: tuple[ComponentRow, ...] = ()
+    static_policy: StaticPolicy = StaticPolicy.SEPARATE

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.op_family import OpFamily
 
-__all__ = ["WorkRow", "WorkSummary"]
+__all__ = ["LayerRow", "WorkRow", "WorkSummary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class WorkRow:
         padding_flops: Operations spent on tokens that pad a batch to a CUDA graph's size.
         flops_per_s: ``flops / time_s``; None if not modelled.
         bytes_per_s: ``least_bytes / time_s``; None if not modelled.
+        energy_j: Joules by the static policy.
     """
 
     role: str
@@ -40,6 +42,22 @@ class WorkRow:
     padding_flops: int
     flops_per_s: float | None
     bytes_per_s: float | None
+    energy_j: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """All kernels of one layer of the model, over all steps.
+
+    Attributes:
+        layer: Number, from 0.
+        time_s: Time given to them.
+        energy_j: Joules by the static policy.
+    """
+
+    layer: int
+    time_s: float
+    energy_j: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +72,7 @@ class WorkSummary:
         padding_share: Of token places computed in steps, those that were padding; None if no step says.
         reason: Why there are no rows; None if there are.
         notes: What limits the rows, one sentence each: steps that could not be placed, formats that are not known.
+        layers: One entry a layer, in order; empty where there are no rows.
     """
 
     rows: tuple[WorkRow, ...]
@@ -63,3 +82,4 @@ class WorkSummary:
     padding_share: float | None
     reason: str | None = None
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerRow, ...] = ()

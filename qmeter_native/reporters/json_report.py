@@ -36,7 +36,9 @@ def report_document(report: AttributionReport) -> dict[str, Any]:
         "devices": devices,
         "engine": None if report.engine is None else asdict(report.engine),
         "balance": _balance(report.balance),
+        "static_policy": report.static_policy.value,
         "totals": _record(report.totals),
+        "components": _value(report.components),
         "kernels": [_kernel(row) for row in report.kernels],
         "phases": [_record(row) for row in report.phases],
         "requests": [_record(row) for row in report.requests],
@@ -106,12 +108,13 @@ def _energy(energies: tuple[EnergyBalance, ...]) -> dict[str, Any]:
         **sums,
         "residual_j": _worst(energy.residual_j for energy in energies),
         "raw_residual_fraction": _worst(energy.raw_residual_fraction for energy in energies),
+        "raw_residual_p95": _worst(energy.raw_residual_p95 for energy in energies),
         "num_windows": sum(energy.num_windows for energy in energies),
-        "per_device": [asdict(energy) for energy in energies],
+        "per_device": [_record(energy) for energy in energies],
     }
 
 
-_JOULES = ("measured_j", "kernels_j", "idle_j", "meter_j", "unattributed_j")
+_JOULES = ("measured_j", "kernels_j", "static_j", "idle_j", "meter_j", "unattributed_j")
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -71,7 +71,7 @@ def test_sections_come_in_the_order_of_reading() -> None:
 def test_the_balance_says_the_sum_and_what_is_left_over() -> None:
     balance = section(printed(reports.report()), "Balance")
     assert "✓ time     12.00 s = kernels 10.00 + idle in steps 1.50 + idle between 0.50" in balance
-    assert "✓ energy   5.000 kJ = kernels 4.000 + idle 0.880 + meter 0.002 + unattributed 0.118" in balance
+    assert "✓ energy   5.000 kJ = kernels 3.000 + static 1.000 + idle 0.880 + meter 0.002 + unattributed 0.118" in balance
     assert "raw residual 3.1 %" in balance
     assert "✓ requests 64 ×" in balance
 
@@ -331,9 +331,9 @@ def test_stamps_of_the_engine_are_labelled_where_latencies_stand() -> None:
 def test_roles_show_what_they_had_to_do() -> None:
     work = section(printed(replace(reports.report(), work=reports.work()), 140), "Work")
     (qkv,) = (line for line in work.splitlines() if "qkv_proj" in line)
-    assert qkv.split() == ["qkv_proj", "Marlin", "32", "9,600", "1.500", "15.0", "412.0", "2.100", "20.0"]
+    assert qkv.split() == ["qkv_proj", "Marlin", "32", "9,600", "1.500", "15.0", "412.0", "2.100", "600.0", "20.0"]
     (other,) = (line for line in work.splitlines() if "norm" in line)
-    assert other.split()[-3:] == ["–", "–", "–"]
+    assert other.split()[-4:] == ["–", "–", "40.0", "–"]
     assert "layer 99.2 %" in work
     outside = replace(reports.work().rows[0], num_layers=0)
     work = section(printed(replace(reports.report(), work=replace(reports.work(), rows=(outside,))), 140), "Work")

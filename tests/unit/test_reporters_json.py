@@ -70,7 +70,7 @@ def test_what_came_with_version_2_is_plain_data() -> None:
         reports.report(), coverage=(reports.coverage(5),), explanations=(reports.explanation(),), work=reports.work()
     )
     document = json.loads(report_json(report))
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["coverage"][0]["busy_s"]["high"] == 10.2
     assert document["coverage"][0]["is_complete"] is False
     assert document["explanations"][0]["parts"][1]["op_family"] == "gemm"

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from qmeter_native.model.report import AttributionReport
 from qmeter_native.reporters.console.balance import balance_section
+from qmeter_native.reporters.console.components import component_section
 from qmeter_native.reporters.console.coverage import coverage_sections
 from qmeter_native.reporters.console.explanations import explanation_sections
 from qmeter_native.reporters.console.header import header_section
@@ -36,6 +37,7 @@ def print_report(
     sections += [
         *coverage_sections(report, width),
         *totals_sections(report, width),
+        component_section(report, width),
         kernel_choice_section(report, width),
     ]
     rankings = [options.sort] if options.sort else ["time", "energy"]

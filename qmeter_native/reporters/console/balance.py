@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qmeter_native.model.report import AttributionReport, EnergyBalance, RequestBalance, TimeBalance
+from qmeter_native.model.static_policy import StaticPolicy
 from qmeter_native.reporters.console.header import device_label
 from qmeter_native.reporters.console.section import Section
 from qmeter_native.reporters.console.table import INDENT, plain
@@ -60,19 +61,27 @@ def _energy_text(energy: EnergyBalance) -> str:
     if energy.measured_j is None:
         return f"not measured: {plain(energy.reason or 'no reason was recorded')}"
     scale = scale_of([energy.measured_j], "J")
+    is_separate = energy.static_policy is StaticPolicy.SEPARATE
     parts = {
         "kernels": energy.kernels_j,
+        **({"static": energy.static_j} if is_separate else {}),
         "idle": energy.idle_j,
         "meter": energy.meter_j,
         "unattributed": energy.unattributed_j,
     }
-    terms = [f"{name} {scale.text(value)}" for name, value in parts.items() if value is not None]
-    lines = [f"{scale.text(energy.measured_j)} {scale.unit} = {' + '.join(terms)}"]
-    left_over = [] if energy.residual_j is None else [f"left over {quantity(energy.residual_j, 'J')}"]
+    terms = "".join(
+        f" {'-' if value < 0 else '+'} {name} {scale.text(abs(value))}"
+        for name, value in parts.items()
+        if value is not None
+    )
+    lines = [f"{scale.text(energy.measured_j)} {scale.unit} ={terms.removeprefix(' +')}"]
+    told = [] if energy.residual_j is None else [f"left over {quantity(energy.residual_j, 'J')}"]
     if energy.raw_residual_fraction is not None:
-        left_over.append(f"raw residual {percent(energy.raw_residual_fraction)} %")
-    lines.append(" · ".join([*left_over, count(energy.num_windows, "window"), plain(energy.method)]))
-    return "\n".join(lines)
+        told.append(f"raw residual {percent(energy.raw_residual_fraction)} %")
+    told.append(count(energy.num_windows, "window"))
+    if energy.resolved_share is not None:
+        told.append(f"{percent(energy.resolved_share)} % of kernels' joules resolved")
+    return "\n".join([*lines, " · ".join(told), plain(energy.method)])
 
 
 def _request_text(requests: RequestBalance) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.report import AttributionReport, KernelRow
+from qmeter_native.model.static_policy import StaticPolicy
 from qmeter_native.reporters.console.footnotes import MISSING, Footnotes
 from qmeter_native.reporters.console.section import Section
 from qmeter_native.reporters.console.table import Column, fitted_table, indented, plain
@@ -16,6 +17,12 @@ __all__ = ["kernel_section"]
 
 _BAR_WIDTH: Final = 5
 _MIXED: Final = "a : b = per cent of a kernel's time in prefill : decode"
+_UNRESOLVED: Final = "? = the run does not tell its joules apart from other kernels'"
+_POLICIES: Final = {
+    StaticPolicy.SEPARATE: "dynamic joules; static ones stand apart",
+    StaticPolicy.BY_TIME: "dynamic joules, and static ones by time",
+    StaticPolicy.BY_ENERGY: "dynamic joules, and static ones in proportion",
+}
 _NO_LAUNCH: Final = "its launch lies outside the measured window"
 
 
@@ -33,11 +40,20 @@ def kernel_section(report: AttributionReport, ranking: str, num_kernels: int, wi
     columns = _time_columns(shown, footnotes) if ranking == "time" else _energy_columns(shown, footnotes)
     table, hidden = fitted_table(columns, width)
     remarks = [_MIXED] if any(":" in _phase(row) for row in shown) and "phase" not in hidden else []
+    if ranking == "energy":
+        remarks += _energy_remarks(report, shown, hidden)
     hidden = [title for title in hidden if title]
     if hidden:
         remarks.append(f"a wider terminal also shows {', '.join(hidden)}")
     subtitle = "" if len(shown) == len(rows) else f"{count(len(shown))} of {count(len(rows))}"
     return Section(f"Kernels by {ranking}", [table], subtitle, footnotes, remarks)
+
+
+def _energy_remarks(report: AttributionReport, rows: Sequence[KernelRow], hidden: Sequence[str]) -> list[str]:
+    remarks = [_POLICIES[report.static_policy]]
+    if "by" not in hidden and any(row.mode is not None and not row.is_resolved for row in rows):
+        remarks.append(_UNRESOLVED)
+    return remarks
 
 
 def _time_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Column]:
@@ -74,10 +90,16 @@ def _energy_columns(rows: Sequence[KernelRow], footnotes: Footnotes) -> list[Col
         _joules("energy", [row.energy_j for row in rows], energy, footnotes),
         Column("share %", [_share(share, footnotes) for share in shares]),
         _bars([share.value or 0.0 for share in shares], rank=3),
-        Column("95 %", [_relative_interval(row.energy_j) for row in rows], 6, style="dim"),
-        _joules("dynamic", [row.dynamic_j for row in rows], energy, footnotes, rank=7),
+        Column("95 %", [_relative_interval(row.energy_j) for row in rows], 5, style="dim"),
+        Column("by", [_known_by(row) for row in rows], 6, "left", "dim"),
+        _joules("marginal", [row.marginal_j for row in rows], per_launch, footnotes, rank=7),
         _joules("static", [row.static_j for row in rows], energy, footnotes, rank=8),
     ]
+
+
+def _known_by(row: KernelRow) -> str:
+    """How a kernel's work is known; a question mark where its joules are not told apart from others'."""
+    return MISSING if row.mode is None else f"{row.mode.value}{'' if row.is_resolved else ' ?'}"
 
 
 def _name(rows: Sequence[KernelRow]) -> Column:

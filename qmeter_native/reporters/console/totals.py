@@ -62,8 +62,9 @@ def _throughput(totals: Totals, is_traced: bool) -> list[str]:
 def _energy_section(totals: Totals, width: int) -> Section:
     rows: dict[str, tuple[Estimate, str]] = {
         "gross": (totals.energy_gross_j, "J"),
+        "dynamic": (totals.energy_dynamic_j, "J"),
+        "static": (totals.energy_static_j, "J"),
         "idle": (totals.energy_idle_j, "J"),
-        "active": (totals.energy_active_j, "J"),
         "mean power": (totals.average_power_w, "W"),
         "per output token": (totals.j_per_output_token, "J"),
         "per input token": (totals.j_per_input_token, "J"),

@@ -38,6 +38,9 @@ def _columns(rows: Sequence[WorkRow]) -> list[Column]:
         Column("TFLOP/s", [_figure(row.flops_per_s, Scale(1e12, "", 1)) for row in rows]),
         Column("TB/s", [_figure(row.bytes_per_s, Scale(1e12, "", 3)) for row in rows]),
     ]
+    if any(row.energy_j.value is not None for row in rows):
+        joules = scale_of([row.energy_j.value for row in rows], "J")
+        columns.append(Column(f"energy {joules.unit}", [_figure(row.energy_j.value, joules) for row in rows], 1))
     if any(row.padding_flops for row in rows):
         columns.append(Column("padding %", [_padding(row) for row in rows], 1))
     return columns
