@@ -58,13 +58,32 @@ def trace(
                 session.describe(tracer=operators.close())
 
 
-def report(path: str | Path) -> AttributionReport:
+def report(
+    path: str | Path,
+    *,
+    static_policy: str = "separate",
+    profile: str | Path | None = None,
+    tdp_w: float | None = None,
+) -> AttributionReport:
     """Attribute a capture. Needs no GPU and no extension.
+
+    Args:
+        path: The capture.
+        static_policy: Who gets the idle and active power of busy time: ``separate`` (nobody), ``by-time`` or
+            ``by-energy``.
+        profile: Device profile of ``calibrate``; by default what the capture carries.
+        tdp_w: Power to assume of devices whose energy nothing measured, while kernels run.
 
     Raises:
         CaptureError: The capture is missing, foreign, damaged or too new.
+        ProfileError: The profile is, or is of another device.
     """
+    from qmeter_native.attribution.profiles import profiles_for
     from qmeter_native.attribution.report import attribute
     from qmeter_native.capture.open import open_capture
+    from qmeter_native.devices.profile_store import load_profile
+    from qmeter_native.model.static_policy import StaticPolicy
 
-    return attribute(open_capture(Path(path)), Path(path).name)
+    capture = open_capture(Path(path))
+    profiles = {} if profile is None else profiles_for(capture.manifest, load_profile(profile))
+    return attribute(capture, Path(path).name, (), profiles, StaticPolicy(static_policy), tdp_w)

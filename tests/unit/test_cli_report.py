@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from jsonschema import Draft202012Validator
 from qmeter_native.attribution import report as attribution
 from qmeter_native.cli.main import cli
 from qmeter_native.cli.rim import run
+from qmeter_native.devices.default_profile import default_profile
+from qmeter_native.devices.profile_store import save_profile
 from qmeter_native.storage import write_capture
 from tests import reports
-from tests.factories import CaptureBuilder, synthetic_capture
+from tests.factories import CaptureBuilder, device, synthetic_capture
 
 SCHEMA: dict[str, Any] = json.loads((files("qmeter_native.reporters") / "report.schema.json").read_text())
 
@@ -81,7 +84,7 @@ def test_an_empty_capture_is_reported_too(tmp_path: Path, capsys: pytest.Capture
 def test_check_exits_with_3_after_printing_when_a_balance_is_open(
     options: tuple[str, ...], recorded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attribution, "attribute", lambda capture, name, explained=(): reports.report_of_devices(2))
+    monkeypatch.setattr(attribution, "attribute", lambda *args: reports.report_of_devices(2))
     code, out, err = report(capsys, recorded, "--check", *options)
     assert code == 3
     assert "time of device 1 does not close: -7 ns" in err
@@ -169,3 +172,39 @@ def test_a_request_of_the_warm_up_that_was_cut_off_says_so(tmp_path: Path, capsy
     code, _, err = report(capsys, tmp_path / "run.qmt", "--request", "r5")
     assert code == 1
     assert "request r5 cannot be explained: it had no part in the measured window" in err
+
+
+@pytest.mark.parametrize("policy", ["separate", "by-time", "by-energy"])
+def test_static_joules_go_where_they_are_told(policy: str, recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = report(capsys, recorded, "--static-policy", policy, "--json", "--check")
+    document = json.loads(out)
+    assert (code, document["static_policy"]) == (0, policy)
+    assert (document["balance"]["energy"]["static_j"] > 0) == (policy == "separate")
+
+
+def test_a_profile_is_named_in_the_report(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = default_profile("NVIDIA Test")
+    model = replace(known.power_model, source="calibrated")
+    save_profile(replace(known, date="2026-11-24T12:00:00Z", power_model=model), tmp_path / "profile.json")
+    code, out, _ = report(capsys, recorded, "--profile", str(tmp_path / "profile.json"), "--json")
+    assert code == 0
+    assert json.loads(out)["balance"]["energy"]["per_device"][0]["profile"] == "calibrated 2026-11-24"
+
+
+def test_a_profile_of_another_device_is_refused(
+    recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_profile(default_profile("NVIDIA H200"), tmp_path / "profile.json")
+    code, _, err = report(capsys, recorded, "--profile", str(tmp_path / "profile.json"))
+    assert code == 1
+    assert "the profile is of NVIDIA H200, but the capture is of NVIDIA Test" in err
+
+
+def test_a_declared_power_is_labelled_wherever_joules_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unmeasured = {"energy_source": None, "energy_absent_reason": "no sensor", "idle_power_w": None}
+    builder = CaptureBuilder(1_000_000, {"devices": (device(**unmeasured),)}).kernel(0, 500_000)
+    write_capture(builder.build(), tmp_path / "run.qmt")
+    code, out, _ = report(capsys, tmp_path / "run.qmt", "--tdp", "95")
+    assert code == 0
+    assert "estimated: declared power of 95 W" in out
+    assert "nothing was measured: no sensor" in out
