@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from qmeter_native.attribution.report import attribute
 from qmeter_native.devices.default_profile import default_profile
 from qmeter_native.model.capture import Capture
+from qmeter_native.model.device_profile import DeviceProfile
 from qmeter_native.model.energy_source import EnergySource
 from qmeter_native.model.power_model import EnergyMode
 from qmeter_native.model.report import AttributionReport, EnergyBalance, KernelRow
 from qmeter_native.model.static_policy import StaticPolicy
 from qmeter_native.model.tables import ClockTable, CounterWindowTable, ThrottleTable
 from tests.factories import ATTENTION, GEMM, T0, CaptureBuilder, device, synthetic_capture
+from tests.synthetic_run import synthetic_run
 
 SECOND = 1_000_000_000
 
@@ -338,3 +340,19 @@ def test_energy_is_conserved_for_any_kernels_and_ticks(
         assert all(part is not None and part >= -1e-12 for part in parts)
         rows = sum(row.energy_j.value or 0.0 for row in report.kernels)
         assert rows == pytest.approx(balance.kernels_j or 0.0, rel=1e-9, abs=1e-15)
+
+
+def test_counters_say_what_kernels_did_where_they_were_sampled() -> None:
+    run = synthetic_run(1, num_blocks=20)
+    profile = DeviceProfile("GPU-0", "NVIDIA H200", "2026-11-24", None, (), run.model)
+    report = attribute(run.capture, "test", profiles={0: profile})
+    (balance,) = report.balance.energy
+    assert balance.mode is EnergyMode.COUNTERS
+    assert {row.mode for row in report.kernels} == {EnergyMode.COUNTERS}
+    assert all(row.components_j["unknown"] == 0 for row in report.kernels)
+    assert balance.meter_j is not None
+    assert balance.meter_j == pytest.approx(38 * 2.5, rel=0.5)  # the session's watts, for as long as windows see it
+    assert report.totals.energy_static_j.low is not None
+    assert report.totals.energy_static_j.high is not None
+    static_j = run.active_j + run.idle_j - (report.totals.energy_idle_j.value or 0)
+    assert report.totals.energy_static_j.low < static_j < report.totals.energy_static_j.high
