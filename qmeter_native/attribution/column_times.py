@@ -16,7 +16,7 @@ _Array = NDArray[Any]
 
 
 class ColumnTimes:
-    """Launches and time of each column (C) in each window (W), added up part by part."""
+    """Launches and time of each column (C) in each part of an energy window (W), added up kernel by kernel."""
 
     def __init__(self, num_windows: int, classes: EnergyClasses) -> None:
         self.classes = classes
@@ -24,7 +24,7 @@ class ColumnTimes:
         self._launches, self._time_ns = np.zeros((2, num_windows * classes.count))
 
     def cell(self, window: _Array, class_id: _Array) -> _Array:
-        """int64, where parts of kernels of a class in an energy window are added."""
+        """int64, where kernels of a class in a window are added."""
         return np.asarray(window * self._shape[1] + self.classes.column[class_id])
 
     def add(self, cell: _Array, launches: _Array, shared_ns: _Array) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from qmeter_native.attribution.capture_plan import CapturePlan
 from qmeter_native.attribution.class_work import ClassWork
 from qmeter_native.attribution.column_times import ColumnTimes
+from qmeter_native.attribution.energy_fit import fit_energy
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.attribution.energy_split import EnergySplit, split_energy
 from qmeter_native.attribution.energy_windows import EnergyWindows
+from qmeter_native.attribution.power_samples import choose_windows
 from qmeter_native.attribution.window_conditions import WindowConditions, mean_temperature
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.manifest import DeviceInfo
 from qmeter_native.model.power_model import PowerModel
 from qmeter_native.units import NS_PER_S, mw_to_w
 
-__all__ = ["DeviceLoad", "device_energy"]
+__all__ = ["DeviceLoad", "device_energy", "merged"]
 
 _Array = NDArray[Any]
 
@@ -32,7 +34,7 @@ _CLOCK_RANGE: Final = (0.1, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class DeviceLoad:
-    """What a device did in each energy window (W).
+    """What a device did in each part of an energy window (V).
 
     Attributes:
         columns: Kernels, by the estimator's columns.
@@ -54,22 +56,60 @@ def device_energy(
     if windows.energy_j is None:
         return None
     work = ClassWork.of(plan, device, load.columns.classes, model.features)
-    problem = _problem(plan.capture, device, windows, windows.energy_j, load, work, model)
-    return split_energy(windows, windows.energy_j, problem, model)
+    fine = _problem(plan.capture, device, windows, load, work, model)
+    whole = merged(fine, windows.parts.parent)
+    if whole is not fine:
+        whole = replace(whole, error_j=_errors(windows.cuts_ns, windows.error_j, whole.energy_j, whole.length_s))
+    is_finer = whole is not fine and choose_windows(whole, fine, windows.parts.parent, model).is_finer
+    fit = fit_energy(fine if is_finer else whole, model)
+    return split_energy(windows, windows.energy_j, whole, fit, is_finer)
+
+
+def merged(parts: EnergyProblem, parent: _Array) -> EnergyProblem:
+    """The problem of whole windows (W) from that of their parts (V).
+
+    Errors are as if those of parts were independent. ``parent`` is int64 (V,), the window of each part, increasing;
+    each window has one at least.
+    """
+    first = np.flatnonzero(np.diff(parent, prepend=-1))
+    if len(first) == len(parent):
+        return parts
+
+    def total(values: _Array) -> _Array:
+        return np.asarray(np.add.reduceat(values, first))
+
+    def mean(values: _Array, weights: _Array) -> _Array:
+        weight = total(weights)
+        plain = total(values) / total(np.ones(len(values)))
+        return np.where(weight > 0, total(values * weights) / np.where(weight > 0, weight, 1.0), plain)
+
+    return replace(
+        parts,
+        length_s=total(parts.length_s),
+        energy_j=total(parts.energy_j),
+        error_j=np.sqrt(total(parts.error_j**2)),
+        idle_w=mean(parts.idle_w, parts.length_s),
+        busy_s=total(parts.busy_s),
+        clock=mean(parts.clock, parts.busy_s),
+        cap_w=np.maximum.reduceat(parts.cap_w, first),
+        units=total(parts.units),
+        time_s=total(parts.time_s),
+        is_fitted=np.logical_and.reduceat(parts.is_fitted, first),
+    )
 
 
 def _problem(
     capture: Capture,
     device: DeviceInfo,
     windows: EnergyWindows,
-    measured_j: _Array,
     load: DeviceLoad,
     work: ClassWork,
     model: PowerModel,
 ) -> EnergyProblem:
-    length_s, traced_s = np.diff(windows.cuts_ns) / NS_PER_S, load.traced_ns / NS_PER_S
-    traced_share = np.divide(traced_s, length_s, out=np.zeros_like(length_s), where=length_s > 0)
-    energy_j = measured_j * traced_share
+    """Of the windows' parts."""
+    parts = windows.parts
+    length_s, traced_s = np.diff(parts.cuts_ns) / NS_PER_S, load.traced_ns / NS_PER_S
+    energy_j = parts.energy_j * np.divide(traced_s, length_s, out=np.zeros_like(length_s), where=length_s > 0)
     mean_w = np.divide(energy_j, traced_s, out=np.zeros_like(energy_j), where=traced_s > 0)
     units, unit_s = load.columns.units()
     clock = _clock(load.conditions, model, len(length_s))
@@ -78,7 +118,7 @@ def _problem(
     return EnergyProblem(
         length_s=traced_s,
         energy_j=energy_j,
-        error_j=np.hypot(windows.error_j * traced_share, _UNTRACED_ERROR * (1.0 - traced_share) * energy_j),
+        error_j=_errors(parts.cuts_ns, parts.error_j, energy_j, traced_s),
         idle_w=np.minimum(_idle_power(capture, device, windows, load.conditions, model), mean_w),
         busy_s=load.busy_ns / NS_PER_S,
         clock=clock,
@@ -88,8 +128,15 @@ def _problem(
         features=model.features,
         work=work.of_units(load.columns.is_launch, unit_s, busy_clock, model.features),
         modes=work.modes,
-        is_fitted=~windows.is_metered & (traced_s > 0),
+        is_fitted=~windows.is_part_metered & (traced_s > 0),
     )
+
+
+def _errors(cuts_ns: _Array, sensor_j: _Array, energy_j: _Array, traced_s: _Array) -> _Array:
+    """Standard errors of traced time's energy: the sensor's, and that the untraced rest may draw something else."""
+    length_s = np.diff(cuts_ns) / NS_PER_S
+    share = np.divide(traced_s, length_s, out=np.zeros_like(length_s), where=length_s > 0)
+    return np.asarray(np.hypot(sensor_j * share, _UNTRACED_ERROR * (1.0 - share) * energy_j))
 
 
 def _idle_power(

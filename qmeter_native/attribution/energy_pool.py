@@ -191,9 +191,10 @@ def energy_method(usage: DeviceUsage) -> str:
     """How the joules of a device's kernels came about."""
     if usage.windows.is_declared or usage.energy is None:
         return _source(usage, "attributed")
+    samples = " and power samples" if usage.energy.split.is_finer else ""
     untraced = "" if usage.is_complete else "; untraced time keeps its part of each window"
     return (
-        f"{_source(usage, 'attributed')}, power model by {usage.energy.split.mode.value} "
+        f"{_source(usage, 'attributed')}{samples}, power model by {usage.energy.split.mode.value} "
         f"({profile_source(usage)}){untraced}"
     )
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qmeter_native.attribution.energy_fit import EnergyFit, EnergyPrediction, fit_energy
+from qmeter_native.attribution.energy_fit import EnergyFit, EnergyPrediction
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.attribution.energy_windows import EnergyWindows
-from qmeter_native.model.power_model import EnergyMode, PowerModel
+from qmeter_native.model.power_model import EnergyMode
 from qmeter_native.model.static_policy import StaticPolicy
 
 __all__ = ["EnergySplit", "split_energy"]
@@ -46,6 +46,7 @@ class EnergySplit:
         raw_residual_fraction: Σ|E - model| / ΣE over the windows that it was fitted to; None of fewer than two.
         raw_residual_p95: 95th percentile of |E - model| / E over these windows.
         timing: Relative standard error of all windows' energy by the sensor.
+        is_finer: The fit saw the windows cut by the driver's power samples, as it predicts better so.
     """
 
     idle_j: _Array
@@ -60,6 +61,7 @@ class EnergySplit:
     raw_residual_fraction: float | None
     raw_residual_p95: float | None
     timing: float
+    is_finer: bool
 
     def kernel_w(self, policy: StaticPolicy) -> _Array:
         """float64 (W, C): power given to each second that a column's kernels were given."""
@@ -127,16 +129,18 @@ class EnergySplit:
         )
 
 
-def split_energy(windows: EnergyWindows, energy_j: _Array, problem: EnergyProblem, model: PowerModel) -> EnergySplit:
-    """Fit the model to the windows of ``problem`` and split what the sensor saw.
+def split_energy(
+    windows: EnergyWindows, energy_j: _Array, problem: EnergyProblem, fit: EnergyFit, is_finer: bool
+) -> EnergySplit:
+    """Split what the sensor saw by what a fit says of it.
 
     Args:
         windows: What the sensor saw.
         energy_j: float64 (W,), its energy; that of ``problem`` is of traced time alone.
         problem: The windows and what ran in them.
-        model: Coefficients, calibrated or from a datasheet.
+        fit: Joules of units, from these windows or parts of them.
+        is_finer: It is from parts.
     """
-    fit = fit_energy(problem, model)
     said = fit.predict(problem)
     rest_s = problem.length_s - problem.busy_s
     idle_j = problem.idle_w * rest_s
@@ -161,6 +165,7 @@ def split_energy(windows: EnergyWindows, energy_j: _Array, problem: EnergyProble
         raw_residual_fraction=fraction,
         raw_residual_p95=p95,
         timing=windows.total_error_j / total_j if total_j > 0 else 0.0,
+        is_finer=is_finer,
     )
 
 

@@ -141,7 +141,8 @@ class TimeSums:
         self._layer_ns += np.bincount(layer + self._columns.classes.column[class_id], shared, len(self._layer_ns))
         cell = self._columns.cell(self._pieces.energy_window[part.window], class_id)
         self._columns.add(cell, part.length_ns / (kernels.end_ns[row] - kernels.start_ns[row]), shared)
-        self._parts.append(_Parts(slot.astype(np.int32), cell.astype(np.int32), part.shared_ns))
+        whole = self._columns.cell(self._pieces.whole_window[part.window], class_id)
+        self._parts.append(_Parts(slot.astype(np.int32), whole.astype(np.int32), part.shared_ns))
 
     def step_j(self, kernel_w: _Array) -> _Array:
         """float64 ``(steps, rules)``: energy of steps whose kernels draw ``kernel_w`` (windows, columns) watts."""

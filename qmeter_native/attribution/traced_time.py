@@ -97,22 +97,31 @@ class Pieces:
 
     Attributes:
         cuts_ns: int64, bounds of the pieces.
-        energy_window: int64, the energy window in which each piece lies.
+        energy_window: int64, the energy window, or part of one, in which each piece lies.
+        whole_window: int64, the energy window in which each piece lies.
         traced_window: int64, the traced interval in which each piece lies, -1 for none.
     """
 
     cuts_ns: _Array
     energy_window: _Array
+    whole_window: _Array
     traced_window: _Array
 
     @classmethod
-    def of(cls, energy_cuts_ns: _Array, traced: Intervals) -> Pieces:
-        """Cut the time between the first and the last of ``energy_cuts_ns``, in which all of ``traced`` lies."""
+    def of(cls, energy_cuts_ns: _Array, parent: _Array, traced: Intervals) -> Pieces:
+        """Cut the time between the first and the last of ``energy_cuts_ns``, in which all of ``traced`` lies.
+
+        Args:
+            energy_cuts_ns: int64, bounds of energy windows or parts of them.
+            parent: int64, the window of each part.
+            traced: When kernels were recorded.
+        """
         cuts = np.union1d(energy_cuts_ns, np.concatenate([traced.start_ns, traced.end_ns]))
         if len(cuts) < 2:  # a measured window without length
             cuts = energy_cuts_ns
         window = np.searchsorted(energy_cuts_ns, cuts[:-1], "right") - 1
-        return cls(cuts, np.minimum(window, len(energy_cuts_ns) - 2), traced.find(cuts[:-1]))
+        window = np.minimum(window, len(energy_cuts_ns) - 2)
+        return cls(cuts, window, parent[window], traced.find(cuts[:-1]))
 
     @property
     def is_traced(self) -> _Array:

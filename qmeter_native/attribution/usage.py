@@ -86,7 +86,7 @@ class DeviceUsage:
 
 @dataclass(frozen=True, slots=True)
 class _Busy:
-    """Busy time of energy windows, of the device's steps and of traced intervals; and what sensors saw meanwhile."""
+    """Busy time of windows' parts, of the device's steps and of traced intervals; and what sensors saw meanwhile."""
 
     by_window_ns: _Array
     in_steps_ns: int
@@ -107,12 +107,13 @@ def device_usage(
     """
     capture, names = plan.capture, plan.names
     kernels = _kernels_of(plan, device)
-    windows = energy_windows(capture, device)
-    pieces = Pieces.of(windows.cuts_ns, traced)
+    windows = energy_windows(capture, device, None if profile is None else profile.sensor)
+    parts = windows.parts
+    pieces = Pieces.of(parts.cuts_ns, parts.parent, traced)
     steps = plan.spans.on_device(capture, device.index).intersect(traced)
     busy = _busy(capture, device, kernels, windows, pieces, steps, traced)
-    columns = _columns(plan, kernels, len(windows.cuts_ns) - 1)
-    traced_ns = pieces.by_energy_window(pieces.length_ns, len(windows.cuts_ns) - 1)
+    columns = _columns(plan, kernels, len(parts.parent))
+    traced_ns = pieces.by_energy_window(pieces.length_ns, len(parts.parent))
     load = DeviceLoad(columns, busy.conditions, busy.by_window_ns, traced_ns)
     sums = _sums(plan, kernels, pieces, columns, traced)
     profile = profile or expected_profile(device, windows.highest_w)
@@ -180,10 +181,10 @@ def _busy(
     busy = BusyTime(kernels.start_ns, kernels.end_ns)
     by_piece = np.where(pieces.is_traced, busy.between(pieces.cuts_ns[:-1], pieces.cuts_ns[1:]), 0)
     return _Busy(
-        by_window_ns=pieces.by_energy_window(by_piece, len(windows.cuts_ns) - 1),
+        by_window_ns=pieces.by_energy_window(by_piece, len(windows.parts.parent)),
         in_steps_ns=int(busy.between(steps.start_ns, steps.end_ns).sum()),
         by_traced_ns=busy.between(traced.start_ns, traced.end_ns),
-        conditions=WindowConditions.of(capture, device, windows.cuts_ns, busy),
+        conditions=WindowConditions.of(capture, device, windows.parts.cuts_ns, busy),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,14 +12,15 @@ from hypothesis import strategies as st
 from qmeter_native.attribution.report import attribute
 from qmeter_native.devices.default_profile import default_profile
 from qmeter_native.model.capture import Capture
-from qmeter_native.model.device_profile import DeviceProfile
+from qmeter_native.model.device_profile import DeviceProfile, SensorModel
 from qmeter_native.model.energy_source import EnergySource
+from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.power_model import EnergyMode
 from qmeter_native.model.report import AttributionReport, EnergyBalance, KernelRow
 from qmeter_native.model.static_policy import StaticPolicy
 from qmeter_native.model.tables import ClockTable, CounterWindowTable, ThrottleTable
 from tests.factories import ATTENTION, GEMM, T0, CaptureBuilder, device, synthetic_capture
-from tests.synthetic_run import synthetic_run
+from tests.synthetic_run import LAG_S, WINDOW_S, synthetic_run
 
 SECOND = 1_000_000_000
 
@@ -356,3 +358,21 @@ def test_counters_say_what_kernels_did_where_they_were_sampled() -> None:
     assert report.totals.energy_static_j.high is not None
     static_j = run.active_j + run.idle_j - (report.totals.energy_idle_j.value or 0)
     assert report.totals.energy_static_j.low < static_j < report.totals.energy_static_j.high
+
+
+@pytest.mark.parametrize("watts", [1.0, 2.8])
+def test_power_samples_are_a_second_signal_where_their_lag_is_known(watts: float) -> None:
+    unknown = Estimate.missing("not calibrated")
+    sensor = SensorModel(unknown, unknown, Estimate(WINDOW_S), Estimate(LAG_S), unknown, unknown, 0.001)
+    errors, methods = np.zeros((2, 6)), set()
+    for seed in range(6):
+        run = synthetic_run(seed, num_blocks=25, watts=watts)
+        for number, known in enumerate((None, sensor)):
+            profile = DeviceProfile("GPU-0", "NVIDIA H200", "2026-11-24", known, (), run.model)
+            report = attribute(run.capture, "test", profiles={0: profile})
+            assert report.balance.failures() == ()
+            found = [kernel_named(report, name).dynamic_j.value or 0 for name in run.names]
+            errors[number, seed] = np.median(np.abs(found / run.class_j - 1))
+        methods.add("and power samples" in report.balance.energy[0].method)
+    assert True in methods
+    assert errors[1].mean() < 1.1 * errors[0].mean()
