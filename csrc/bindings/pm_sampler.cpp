@@ -78,6 +78,7 @@ py::dict info_to_python(const PmSampler& sampler) {
   py::dict result;
   result["chip"] = info.chip;
   result["trigger"] = info.trigger;
+  result["mode"] = info.mode;
   result["interval_ns"] = info.interval_ns;
   result["interval_cycles"] = info.interval_cycles;
   result["num_metrics"] = info.num_metrics;
@@ -93,9 +94,13 @@ py::dict info_to_python(const PmSampler& sampler) {
 py::dict stats_to_python(const PmSampler& sampler) {
   const PmSamplerStats stats = sampler.stats();
   py::dict result;
+  result["bursts"] = stats.counts.bursts;
   result["samples"] = stats.counts.samples;
+  result["sampled_ns"] = stats.counts.sampled_ns;
   result["dropped_first"] = stats.counts.dropped_first;
+  result["dropped_long"] = stats.counts.dropped_long;
   result["overflows"] = stats.counts.overflows;
+  result["full_images"] = stats.counts.full_images;
   result["decode_failures"] = stats.counts.decode_failures;
   result["evaluate_failures"] = stats.counts.evaluate_failures;
   result["lost_samples"] = stats.counts.lost_samples;

@@ -26,6 +26,9 @@ size_t required_bytes(const PmSession& session, const PmDecoderSettings& setting
               "cuptiPmSamplingGetCounterDataSize failed with " + session.profiler()->result_name(result));
 }
 
+constexpr double kLongest = 1.5;             // intervals
+constexpr int64_t kEndToleranceNs = 100'000;  // between GPU's and host's stamps, besides two intervals
+
 // Whole intervals in a hole of the stamps; they are contiguous where nothing is lost.
 uint64_t intervals_in(int64_t hole_ns, int64_t interval_ns) {
   if (hole_ns <= 0 || interval_ns <= 0) return 0;
@@ -45,92 +48,94 @@ PmDecoder::PmDecoder(std::shared_ptr<Spool> spool, const PmSession& session,
       image_(required_bytes(session, settings)),
       times_(settings.image_samples) {
   records_.reserve(times_.size() * settings_.metrics.size());
-  const cupti::Result result = profiler_->initialize_image(image_, session_.object());
-  if (result == cupti::kSuccess) return;
-  throw Error(ErrorCode::kUnsupported,
-              "cuptiPmSamplingCounterDataImageInitialize failed with " + profiler_->result_name(result));
+  if (!empty_image()) throw Error(ErrorCode::kUnsupported, error());
 }
 
-void PmDecoder::begin_burst(uint64_t max_samples) noexcept {
+void PmDecoder::set_limit(uint64_t max_samples) noexcept {
+  max_samples_ = max_samples;
+  num_recorded_ = 0;
+}
+
+void PmDecoder::begin_burst(int64_t start_ns) noexcept {
   burst_ = Burst{};
-  burst_.max_samples = max_samples;
+  burst_.start_ns = start_ns;
+  burst_.interval_ns = settings_.interval_ns;
 }
 
+// Decoding into an image that holds samples repeats them, so it is emptied whenever something was put in.
 size_t PmDecoder::decode() noexcept {
   const int64_t begin_ns = thread_cpu_ns();
-  size_t first = 0;
-  size_t last = 0;
-  const bool is_filled = fill_image();
-  if (is_filled) {
-    first = is_other_image() ? 0 : num_taken_;
-    last = std::min(info_.num_completed, times_.size());
-    read_times(first, last);
-  }
+  const size_t num_samples = is_image_empty_ || empty_image() ? fill_image() : 0;
+  read_times(num_samples);
   pending_.decode_ns += static_cast<uint64_t>(thread_cpu_ns() - begin_ns);
-  if (last > first) take(first, last);
-  num_taken_ = last;
-  // Samples gather in the image until it is full, since emptying it costs as much as writing all of it.
-  if (!is_filled || stop_reason_ == cupti::kDecodeCounterDataFull || info_.num_populated >= times_.size()) {
-    reset_image();
+  if (num_samples > 0) take(num_samples);
+  if (!is_image_empty_) {
+    const int64_t empty_ns = thread_cpu_ns();
+    empty_image();
+    pending_.decode_ns += static_cast<uint64_t>(thread_cpu_ns() - empty_ns);
   }
   publish();
-  return last - first;
+  return num_samples;
 }
 
-void PmDecoder::end_burst(int64_t start_ns, int64_t stop_ns) noexcept {
-  if (!burst_.is_complete) {
-    const int64_t known_until_ns = burst_.last_end_ns.value_or(start_ns);
-    pending_.lost_samples += intervals_in(stop_ns - known_until_ns, settings_.interval_ns);
+void PmDecoder::end_burst(int64_t stop_ns) noexcept {
+  const int64_t missing_ns = stop_ns - burst_.last_end_ns.value_or(burst_.start_ns);
+  if (missing_ns > 2 * burst_.interval_ns + kEndToleranceNs) {
+    pending_.lost_samples += intervals_in(missing_ns, burst_.interval_ns);
   }
+  ++pending_.bursts;
   publish();
 }
 
-bool PmDecoder::fill_image() noexcept {
+// Returns the number of samples that are in the image now.
+size_t PmDecoder::fill_image() noexcept {
   PmDecodeEnd end;
+  PmImageInfo info;
   const cupti::Result result = profiler_->decode(end, image_, session_.object());
   if (end.is_overflow) {
     pending_.overflows += burst_.has_overflow ? 0 : 1;
     burst_.has_overflow = true;
-    burst_.is_complete = false;
   } else if (result != cupti::kSuccess) {
+    is_image_empty_ = false;
     fail(result, "cuptiPmSamplingDecodeData");
-    return false;
+    return 0;
   }
-  stop_reason_ = end.reason;
-  const cupti::Result info_result = profiler_->image_info(info_, image_);
+  const cupti::Result info_result = profiler_->image_info(info, image_);
+  is_image_empty_ = info_result == cupti::kSuccess && info.num_populated == 0;
   if (info_result != cupti::kSuccess) fail(info_result, "cuptiPmSamplingGetCounterDataInfo");
-  return info_result == cupti::kSuccess;
+  const bool is_full = end.reason == cupti::kDecodeCounterDataFull || info.num_populated >= times_.size();
+  if (is_full) ++pending_.full_images;
+  return std::min(info.num_completed, times_.size());
 }
 
-// Whether decoding began the image anew instead of adding to it. CUPTI leaves that open.
-bool PmDecoder::is_other_image() noexcept {
-  PmSampleTimes times;
-  if (info_.num_completed == 0) return true;
-  if (profiler_->sample_times(times, session_.object(), image_, 0) != cupti::kSuccess) return false;
-  const bool is_same = image_start_ns_ == times.start_ns && info_.num_completed >= num_taken_;
-  image_start_ns_ = times.start_ns;
-  return !is_same;
+// Costs as much as writing all of the image.
+bool PmDecoder::empty_image() noexcept {
+  const cupti::Result result = profiler_->initialize_image(image_, session_.object());
+  is_image_empty_ = result == cupti::kSuccess;
+  if (!is_image_empty_) fail(result, "cuptiPmSamplingCounterDataImageInitialize");
+  return is_image_empty_;
 }
 
 // A sample whose times CUPTI does not tell gets none, and is not recorded.
-void PmDecoder::read_times(size_t first, size_t last) noexcept {
-  for (size_t index = first; index < last; ++index) {
+void PmDecoder::read_times(size_t num_samples) noexcept {
+  for (size_t index = 0; index < num_samples; ++index) {
     times_[index] = {};
     const cupti::Result result = profiler_->sample_times(times_[index], session_.object(), image_, index);
     if (result != cupti::kSuccess) note_failure(result, "cuptiPmSamplingCounterDataGetSampleInfo");
   }
 }
 
-void PmDecoder::take(size_t first, size_t last) noexcept {
-  if (is_full()) return;
-  evaluator_.evaluate(image_, first, last);
-  pending_.evaluate_ns = evaluator_.cpu_ns();
-  if (evaluator_.failure() != cupti::kSuccess) {
-    note_failure(evaluator_.failure(), "cuptiProfilerHostEvaluateToGpuValues");
+void PmDecoder::take(size_t num_samples) noexcept {
+  if (!is_full()) {
+    evaluator_.evaluate(image_, num_samples);
+    pending_.evaluate_ns = evaluator_.cpu_ns();
+    if (evaluator_.failure() != cupti::kSuccess) {
+      note_failure(evaluator_.failure(), "cuptiProfilerHostEvaluateToGpuValues");
+    }
   }
   records_.clear();
-  for (size_t index = first; index < last; ++index) {
-    if (is_wanted(times_[index])) record(times_[index], evaluator_.values(index - first));
+  for (size_t index = 0; index < num_samples; ++index) {
+    if (is_wanted(times_[index]) && !is_full()) record(times_[index], evaluator_.values(index));
   }
   if (spool_ != nullptr) spool_->append(RecordKind::kCounter, records_);
 }
@@ -145,12 +150,16 @@ bool PmDecoder::is_wanted(const PmSampleTimes& times) noexcept {
     ++pending_.decode_failures;
     return false;
   }
-  if (burst_.last_end_ns) {
-    pending_.lost_samples +=
-        intervals_in(times.start_ns - *burst_.last_end_ns, times.end_ns - times.start_ns);
+  const int64_t length_ns = times.end_ns - times.start_ns;
+  if (!is_by_time()) burst_.interval_ns = length_ns;  // cycles, of a clock that may be slow
+  const std::optional<int64_t> known_until_ns = std::exchange(burst_.last_end_ns, times.end_ns);
+  const bool is_long = static_cast<double>(length_ns) > kLongest * static_cast<double>(burst_.interval_ns);
+  if (is_long) ++pending_.dropped_long;
+  if (known_until_ns) {
+    const int64_t hole_ns = (is_long ? times.end_ns : times.start_ns) - *known_until_ns;
+    pending_.lost_samples += intervals_in(hole_ns, burst_.interval_ns);
   }
-  burst_.last_end_ns = times.end_ns;
-  return !is_full();
+  return !is_long;
 }
 
 void PmDecoder::record(const PmSampleTimes& times, const double* values) {
@@ -165,21 +174,12 @@ void PmDecoder::record(const PmSampleTimes& times, const double* values) {
   if (num_values < settings_.metrics.size()) ++pending_.evaluate_failures;
   if (num_values == 0) return;
   ++pending_.samples;
-  ++burst_.num_recorded;
-}
-
-void PmDecoder::reset_image() noexcept {
-  const int64_t begin_ns = thread_cpu_ns();
-  const cupti::Result result = profiler_->initialize_image(image_, session_.object());
-  if (result != cupti::kSuccess) note_failure(result, "cuptiPmSamplingCounterDataImageInitialize");
-  num_taken_ = 0;
-  image_start_ns_.reset();
-  pending_.decode_ns += static_cast<uint64_t>(thread_cpu_ns() - begin_ns);
+  pending_.sampled_ns += static_cast<uint64_t>(times.end_ns - times.start_ns);
+  ++num_recorded_;
 }
 
 void PmDecoder::fail(cupti::Result result, const char* action) noexcept {
   ++pending_.decode_failures;
-  burst_.is_complete = false;
   note_failure(result, action);
 }
 

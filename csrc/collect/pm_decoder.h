@@ -25,14 +25,18 @@ struct PmDecoderSettings {
   int16_t device = 0;  // for the records
   std::vector<PmMetric> metrics;
   int64_t interval_ns = 0;
-  uint32_t image_samples = 4096;
+  uint32_t image_samples = 2048;
   size_t num_threads = 1;
 };
 
 struct PmCounts {
+  uint64_t bursts = 0;             // starts of the session that have ended
   uint64_t samples = 0;            // recorded
+  uint64_t sampled_ns = 0;         // sum of their lengths
   uint64_t dropped_first = 0;      // first ones of bursts, whose stamps can be old
+  uint64_t dropped_long = 0;       // others that are longer than 1.5 intervals
   uint64_t overflows = 0;          // bursts in which the hardware buffer was full
+  uint64_t full_images = 0;        // decodes that filled the image: what did not fit is lost
   uint64_t decode_failures = 0;    // calls that CUPTI refused, and samples with impossible stamps
   uint64_t evaluate_failures = 0;  // samples of which a value is missing
   uint64_t lost_samples = 0;       // by the holes between stamps and at the ends of bursts
@@ -48,19 +52,24 @@ class PmDecoder {
 
   size_t image_bytes() const noexcept { return image_.size(); }
 
-  // Sampling begins now; `max_samples` of it are recorded, 0: all.
-  void begin_burst(uint64_t max_samples) noexcept;
+  // From here on, `max_samples` are recorded, 0: all.
+  void set_limit(uint64_t max_samples) noexcept;
 
-  // Decode what is in the hardware buffer, at most an image. Returns the number of samples taken out.
+  // How many may still be recorded. Of no use without a limit.
+  uint64_t num_left() const noexcept { return max_samples_ - num_recorded_; }
+
+  // Whether the limit is reached.
+  bool is_full() const noexcept { return max_samples_ > 0 && num_recorded_ >= max_samples_; }
+
+  // The session starts now.
+  void begin_burst(int64_t start_ns) noexcept;
+
+  // Decode all that is in the hardware buffer; what does not fit into the image is lost. Returns the number of
+  // samples taken out.
   size_t decode() noexcept;
 
-  // Whether the burst's `max_samples` are recorded.
-  bool is_full() const noexcept {
-    return burst_.max_samples > 0 && burst_.num_recorded >= burst_.max_samples;
-  }
-
-  // Sampling ended at `stop_ns` and all of it is decoded; it had begun at `start_ns`.
-  void end_burst(int64_t start_ns, int64_t stop_ns) noexcept;
+  // The session was stopped at `stop_ns`, and a decode has brought nothing more.
+  void end_burst(int64_t stop_ns) noexcept;
 
   // For any thread.
   void note_error(const std::string& error) noexcept;
@@ -70,21 +79,20 @@ class PmDecoder {
 
  private:
   struct Burst {
-    uint64_t max_samples = 0;
-    uint64_t num_recorded = 0;
+    int64_t start_ns = 0;
     bool is_first_due = true;
-    bool is_complete = true;  // neither overflow nor failure
     bool has_overflow = false;
     std::optional<int64_t> last_end_ns;  // of the samples in it
+    int64_t interval_ns = 0;
   };
 
-  bool fill_image() noexcept;
-  bool is_other_image() noexcept;
-  void read_times(size_t first, size_t last) noexcept;
-  void take(size_t first, size_t last) noexcept;
+  size_t fill_image() noexcept;
+  bool empty_image() noexcept;
+  void read_times(size_t num_samples) noexcept;
+  void take(size_t num_samples) noexcept;
   bool is_wanted(const PmSampleTimes& times) noexcept;
+  bool is_by_time() const noexcept { return session_.trigger().mode == cupti::kTriggerTimeInterval; }
   void record(const PmSampleTimes& times, const double* values);
-  void reset_image() noexcept;
   void fail(cupti::Result result, const char* action) noexcept;
   void publish() noexcept;
 
@@ -94,12 +102,11 @@ class PmDecoder {
   const PmDecoderSettings settings_;
   PmEvaluator evaluator_;
   CuptiImage image_;
-  PmImageInfo info_;
-  cupti::DecodeStopReason stop_reason_ = 0;
-  size_t num_taken_ = 0;                   // samples of the image that were taken before
-  std::optional<int64_t> image_start_ns_;  // of its first sample
-  std::vector<PmSampleTimes> times_;       // by sample of the image
+  bool is_image_empty_ = false;
+  std::vector<PmSampleTimes> times_;  // by sample of the image
   std::vector<CounterRecord> records_;
+  uint64_t max_samples_ = 0;
+  uint64_t num_recorded_ = 0;
   Burst burst_;
   PmCounts pending_;
   mutable std::mutex mutex_;  // of the next two

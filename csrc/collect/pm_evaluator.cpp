@@ -30,22 +30,20 @@ PmEvaluator::PmEvaluator(const std::shared_ptr<const CuptiProfiler>& profiler, c
   threads_.reserve(lanes_.size());
 }
 
-void PmEvaluator::evaluate(const CuptiImage& image, size_t first, size_t last) noexcept {
-  const size_t num_samples = last - first;
+void PmEvaluator::evaluate(const CuptiImage& image, size_t num_samples) noexcept {
   const size_t num_parts = std::clamp<size_t>(num_samples / kSamplesWorthAThread, 1, lanes_.size());
-  size_t begin = first;
+  size_t begin = 0;
   for (size_t part = 0; part + 1 < num_parts; ++part) {
-    const size_t end = first + num_samples * (part + 1) / num_parts;
+    const size_t end = num_samples * (part + 1) / num_parts;
     try {
-      threads_.push_back(start_thread("qmeter-evaluate", [this, &image, part, first, begin, end] {
-        evaluate_part(lanes_[part], image, first, begin, end);
-      }));
+      threads_.push_back(start_thread(
+          "qmeter-evaluate", [this, &image, part, begin, end] { evaluate_part(lanes_[part], image, begin, end); }));
     } catch (const std::exception&) {  // no more threads to be had: this one does the rest
       break;
     }
     begin = end;
   }
-  evaluate_part(lanes_.back(), image, first, begin, last);
+  evaluate_part(lanes_.back(), image, begin, num_samples);
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
   for (Lane& lane : lanes_) {
@@ -55,11 +53,10 @@ void PmEvaluator::evaluate(const CuptiImage& image, size_t first, size_t last) n
   }
 }
 
-void PmEvaluator::evaluate_part(Lane& lane, const CuptiImage& image, size_t first, size_t begin,
-                                size_t end) noexcept {
+void PmEvaluator::evaluate_part(Lane& lane, const CuptiImage& image, size_t begin, size_t end) noexcept {
   const int64_t begin_ns = thread_cpu_ns();
   for (size_t sample = begin; sample < end; ++sample) {
-    double* values = &values_[(sample - first) * names_.size()];
+    double* values = &values_[sample * names_.size()];
     const cupti::Result result = profiler_->evaluate(values, lane.host->object(), image, sample, names_);
     if (result == cupti::kSuccess) continue;
     if (lane.failure == cupti::kSuccess) lane.failure = result;

@@ -14,7 +14,7 @@
 namespace qmeter {
 
 struct PmEvaluatorLimits {
-  size_t num_samples = 4096;  // in one evaluation
+  size_t num_samples = 2048;  // in one evaluation
   size_t num_threads = 1;     // at most, and at least one
 };
 
@@ -24,12 +24,12 @@ class PmEvaluator {
   PmEvaluator(const std::shared_ptr<const CuptiProfiler>& profiler, const std::string& chip,
               const CuptiImage& availability, const MetricNames& metrics, const PmEvaluatorLimits& limits);
 
-  // Evaluate samples first to last - 1 of an image that nobody writes meanwhile. Where CUPTI refuses, values
-  // are NaN.
-  void evaluate(const CuptiImage& image, size_t first, size_t last) noexcept;
+  // Evaluate the first `num_samples` of an image that nobody writes meanwhile. Where CUPTI refuses, values are
+  // NaN.
+  void evaluate(const CuptiImage& image, size_t num_samples) noexcept;
 
-  // Of the last evaluation: one value a metric of its `row`-th sample.
-  const double* values(size_t row) const noexcept { return &values_[row * names_.size()]; }
+  // Of the last evaluation: one value a metric of a sample.
+  const double* values(size_t sample) const noexcept { return &values_[sample * names_.size()]; }
 
   uint64_t cpu_ns() const noexcept { return cpu_ns_; }         // of all evaluations and threads
   cupti::Result failure() const noexcept { return failure_; }  // the first, if there was any
@@ -42,7 +42,7 @@ class PmEvaluator {
     cupti::Result failure = cupti::kSuccess;
   };
 
-  void evaluate_part(Lane& lane, const CuptiImage& image, size_t first, size_t begin, size_t end) noexcept;
+  void evaluate_part(Lane& lane, const CuptiImage& image, size_t begin, size_t end) noexcept;
 
   const std::shared_ptr<const CuptiProfiler> profiler_;
   const MetricNames metrics_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -13,15 +12,15 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/thread.h"
+#include "collect/pm_pace.h"
 #include "collect/pm_session.h"
 
 namespace qmeter {
 namespace {
 
-constexpr int64_t kMinIntervalNs = 1000;         // measured on GH100; below, hardware drops samples
-constexpr int64_t kDecodePeriodNs = 10'000'000;  // at least, between two looks into the hardware buffer
-constexpr int kIdleRounds = 2;  // decodes without a sample, after which a stopped buffer is empty
+constexpr int64_t kMinIntervalNs = 1000;  // measured on GH100; below, hardware drops samples
 constexpr int64_t kForeverNs = int64_t{1} << 60;  // 36 years
+constexpr uint64_t kSpareSamples = 3;  // beyond a limit: the first is dropped, those at the ends are not whole
 
 const PmSamplerOptions& require_valid(const PmSamplerOptions& options) {
   const bool is_valid = options.interval_ns >= kMinIntervalNs && options.hardware_buffer_bytes > 0 &&
@@ -40,8 +39,12 @@ PmSessionSettings session_settings(const PmSamplerOptions& options) {
   return settings;
 }
 
-PmDecoderSettings decoder_settings(const PmSamplerOptions& options) {
-  return {options.device, options.metrics, options.interval_ns, options.image_samples, num_evaluators()};
+PmPace pace_of(const PmSamplerOptions& options) {
+  return PmPace({options.interval_ns, options.image_samples, options.decode_budget, options.metrics.size()});
+}
+
+PmDecoderSettings decoder_settings(const PmSamplerOptions& options, const PmPace& pace) {
+  return {options.device, options.metrics, options.interval_ns, pace.image_samples(), num_evaluators()};
 }
 
 }  // namespace
@@ -49,9 +52,13 @@ PmDecoderSettings decoder_settings(const PmSamplerOptions& options) {
 std::string PmSamplerStats::json(int16_t device) const {
   return JsonObject()
       .add("name", "pm_sampler_" + std::to_string(device))
+      .add("bursts", counts.bursts)
       .add("samples", counts.samples)
+      .add("sampled_ns", counts.sampled_ns)
       .add("dropped_first", counts.dropped_first)
+      .add("dropped_long", counts.dropped_long)
       .add("overflows", counts.overflows)
+      .add("full_images", counts.full_images)
       .add("decode_failures", counts.decode_failures)
       .add("evaluate_failures", counts.evaluate_failures)
       .add("lost_samples", counts.lost_samples)
@@ -61,7 +68,8 @@ std::string PmSamplerStats::json(int16_t device) const {
       .text();
 }
 
-// GPU → hardware buffer → decoding thread, which lives from a start until its last sample is decoded → spool.
+// GPU → hardware buffer → a thread, which lives from a start until its last sample is decoded → spool. It alone
+// stops the session, and starts it again for the bursts after the first.
 class PmSampler::Sampling {
  public:
   Sampling(std::shared_ptr<Spool> spool, std::shared_ptr<const CuptiProfiler> profiler,
@@ -70,32 +78,38 @@ class PmSampler::Sampling {
         spool_(std::move(spool)),
         enable_ns_(realtime_ns()),
         session_(std::make_unique<PmSession>(std::move(profiler), cuda, session_settings(options))),
-        decoder_(std::make_unique<PmDecoder>(spool_, *session_, decoder_settings(options))),
+        pace_(pace_of(options)),
+        decoder_(std::make_unique<PmDecoder>(spool_, *session_, decoder_settings(options, pace_))),
         info_(make_info()) {}
 
   ~Sampling() { close(); }
 
-  const PmSamplerInfo& info() const noexcept { return info_; }
+  PmSamplerInfo info() const {
+    PmSamplerInfo info = info_;
+    info.mode = pace_.is_continuous() ? "continuous" : "bursts";
+    return info;
+  }
 
   void start() {
     const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
     if (session_ == nullptr) throw Error(ErrorCode::kInvalid, "this PM sampler is closed");
-    if (is_in(State::kSampling)) return;
+    if (is_wanted()) return;
     join();
-    decoder_->begin_burst(options_.max_samples);
-    session_->start();
-    mark_started();
+    decoder_->set_limit(options_.max_samples);
+    begin_burst();
+    set_wanted(true);
     try {
       thread_ = start_thread("qmeter-pm", [this] { run(); });
     } catch (...) {
-      halt();
+      end_burst();
+      set_wanted(false);
       throw;
     }
   }
 
   void stop() noexcept {
     const std::lock_guard<std::mutex> one_at_a_time(control_mutex_);
-    halt();
+    set_wanted(false);
     join();
   }
 
@@ -123,8 +137,6 @@ class PmSampler::Sampling {
   }
 
  private:
-  enum class State { kIdle, kSampling, kStopping, kStopped };
-
   PmSamplerInfo make_info() const {
     const PmTrigger& trigger = session_->trigger();
     const bool is_by_time = trigger.mode == cupti::kTriggerTimeInterval;
@@ -143,31 +155,14 @@ class PmSampler::Sampling {
     return info;
   }
 
-  bool is_in(State state) const noexcept {
+  bool is_wanted() const noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return state_ == state;
+    return is_wanted_;
   }
 
-  void mark_started() noexcept {
+  void set_wanted(bool is_wanted) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
-    state_ = State::kSampling;
-    burst_start_ns_ = realtime_ns();
-    if (start_ns_ == 0) start_ns_ = burst_start_ns_;
-  }
-
-  // Stop the GPU's sampling, once a burst, on whatever thread comes first.
-  void halt() noexcept {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (state_ != State::kSampling) return;
-      state_ = State::kStopping;
-      burst_stop_ns_ = realtime_ns();
-    }
-    const cupti::Result result = session_->stop();
-    if (result != cupti::kSuccess) decoder_->note_failure(result, "cuptiPmSamplingStop");
-    const std::lock_guard<std::mutex> lock(mutex_);
-    state_ = State::kStopped;
-    stop_ns_ = realtime_ns();
+    is_wanted_ = is_wanted;
     wake_.notify_all();
   }
 
@@ -175,48 +170,85 @@ class PmSampler::Sampling {
     if (thread_.joinable()) thread_.join();
   }
 
-  // The decoding thread. While the GPU samples, it keeps within its budget; then it decodes what is left.
+  // Throws Error.
+  void begin_burst() {
+    const int64_t start_ns = realtime_ns();
+    session_->start();
+    decoder_->begin_burst(start_ns);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (start_ns_ == 0) start_ns_ = start_ns;
+  }
+
+  // Stop the session and decode all of it.
+  void end_burst() noexcept {
+    const int64_t burst_stop_ns = realtime_ns();
+    const cupti::Result result = session_->stop();
+    if (result != cupti::kSuccess) decoder_->note_failure(result, "cuptiPmSamplingStop");
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      stop_ns_ = realtime_ns();
+    }
+    while (decoder_->decode() > 0) {
+    }
+    decoder_->end_burst(burst_stop_ns);
+  }
+
+  // The thread.
   void run() noexcept {
     const int64_t begin_ns = monotonic_ns();
-    const uint64_t spent_before_ns = spent_ns();
-    const int64_t deadline_ns = begin_ns + most_ns();
+    const uint64_t spent_before_ns = pace_.spent_ns(decoder_->counts());
     while (true) {
-      const int64_t round_ns =
-          std::max(monotonic_ns() + kDecodePeriodNs, begin_ns + time_worth(spent_ns() - spent_before_ns));
-      if (!sleep_until(std::min(round_ns, deadline_ns))) break;
-      if (monotonic_ns() < deadline_ns) decoder_->decode();
-      if (monotonic_ns() >= deadline_ns || decoder_->is_full()) halt();
+      sample();
+      end_burst();
+      if (decoder_->is_full()) break;
+      const uint64_t spent_ns = pace_.spent_ns(decoder_->counts()) - spent_before_ns;
+      if (!sleep_until(begin_ns + pace_.time_worth_ns(spent_ns))) break;
+      if (!begin_next_burst()) break;
     }
-    for (int idle = 0; idle < kIdleRounds;) idle = decoder_->decode() > 0 ? 0 : idle + 1;
-    decoder_->end_burst(burst_start_ns_, burst_stop_ns_);
+    set_wanted(false);
     append_stats();
   }
 
-  uint64_t spent_ns() const {
-    const PmCounts counts = decoder_->counts();
-    return counts.decode_ns + counts.evaluate_ns;
+  // While the session runs: until the image would be full, or as long as decoding follows.
+  void sample() noexcept {
+    const int64_t begin_ns = monotonic_ns();
+    const int64_t deadline_ns = begin_ns + most_ns();
+    if (!pace_.is_continuous()) {
+      sleep_until(std::min(begin_ns + pace_.burst_ns(), deadline_ns));
+      return;
+    }
+    const PmCounts before = decoder_->counts();
+    while (pace_.is_continuous() && monotonic_ns() < deadline_ns && !decoder_->is_full()) {
+      if (!sleep_until(std::min(monotonic_ns() + pace_.poll_ns(), deadline_ns))) return;
+      decoder_->decode();
+      pace_.look_at(before, decoder_->counts());
+    }
   }
 
-  // How long sampling must last for this much CPU time to be within the budget.
-  int64_t time_worth(uint64_t cpu_ns) const noexcept {
-    const double time_ns = static_cast<double>(cpu_ns) / options_.decode_budget;
-    return options_.decode_budget > 0 && time_ns < kForeverNs ? static_cast<int64_t>(time_ns) : kForeverNs;
+  bool begin_next_burst() noexcept {
+    try {
+      begin_burst();
+      return true;
+    } catch (const std::exception& error) {
+      decoder_->note_error(error.what());
+      return false;
+    }
   }
 
-  // How long a burst may last. One sample more, as the first is dropped.
+  // How long a burst may last for the limit.
   int64_t most_ns() const noexcept {
     if (options_.max_samples == 0) return kForeverNs;
-    const double time_ns = (static_cast<double>(options_.max_samples) + 1) * options_.interval_ns;
-    return static_cast<int64_t>(std::min<double>(time_ns, kForeverNs));
+    const double num_samples = static_cast<double>(decoder_->num_left() + kSpareSamples);
+    return static_cast<int64_t>(std::min<double>(num_samples * options_.interval_ns, kForeverNs));
   }
 
-  // False as soon as sampling has stopped.
+  // False as soon as sampling is not wanted any more.
   bool sleep_until(int64_t due_ns) noexcept {
     std::unique_lock<std::mutex> lock(mutex_);
-    while (state_ != State::kStopped && monotonic_ns() < due_ns) {
+    while (is_wanted_ && monotonic_ns() < due_ns) {
       wake_.wait_for(lock, std::chrono::nanoseconds(std::min(due_ns - monotonic_ns(), kNsPerSecond)));
     }
-    return state_ != State::kStopped;
+    return is_wanted_;
   }
 
   void append_stats() noexcept {
@@ -245,15 +277,14 @@ class PmSampler::Sampling {
   const PmSamplerOptions options_;
   const std::shared_ptr<Spool> spool_;
   const int64_t enable_ns_;
-  std::unique_ptr<PmSession> session_;  // the control mutex's
+  std::unique_ptr<PmSession> session_;  // the control mutex's, and the thread's
+  PmPace pace_;
   std::unique_ptr<PmDecoder> decoder_;  // gone after `close`, as is the session
   const PmSamplerInfo info_;
   std::mutex control_mutex_;
   mutable std::mutex mutex_;  // of the following
   std::condition_variable wake_;
-  State state_ = State::kIdle;
-  int64_t burst_start_ns_ = 0;
-  int64_t burst_stop_ns_ = 0;
+  bool is_wanted_ = false;  // between start and stop, unless the limit is reached
   int64_t start_ns_ = 0;
   int64_t stop_ns_ = 0;
   PmCounts final_counts_;

@@ -23,14 +23,15 @@ struct PmSamplerOptions {
   std::vector<PmMetric> metrics;
   int64_t interval_ns = 50'000;
   size_t hardware_buffer_bytes = 512 * 1024 * 1024;  // 64 MiB overflow within 20 ms at 2 us
-  uint32_t image_samples = 4096;                     // of 39 KB each with eight metrics
-  double decode_budget = 1;                          // CPU seconds a second, while sampling
+  uint32_t image_samples = 2048;                     // at most, of 39 KB each with eight metrics
+  double decode_budget = 1;                          // CPU seconds a second, between start and stop
   uint64_t max_samples = 0;                          // of a start; 0: no limit
 };
 
 struct PmSamplerInfo {
   std::string chip;
   std::string trigger;  // "gpu_time" or "sysclk"
+  std::string mode;     // "continuous" or "bursts"; the former may become the latter
   int64_t interval_ns = 0;
   std::optional<uint64_t> interval_cycles;
   size_t num_metrics = 0;

@@ -1,11 +1,12 @@
 // The profiler of the fake libcupti: host objects and PM sampling without a GPU. Metrics called "unknown…" do
 // not exist, each called "extra…" needs another pass. A start puts `pm_samples` samples into the hardware
-// buffer, one interval apart from now on; the value of metric m in the n-th sample of all is 1000 m + n.
+// buffer, one interval apart from now on, unless `pm_is_live`: then they come as time passes. The value of metric m
+// in the n-th sample of all is 1000 m + n. As CUPTI does, a decode takes all out of the hardware buffer and loses
+// what does not fit into the image, and repeats the samples of an image that is not empty.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <ctime>
-#include <deque>
 #include <limits>
 #include <mutex>
 #include <string>
@@ -41,7 +42,8 @@ struct Session {
   std::vector<uint8_t> config_copy;
   uint64_t interval = 0;
   bool is_started = false;
-  std::deque<Sample> hardware_buffer;
+  uint64_t next_start = 0;  // of a live sample
+  std::vector<Sample> hardware_buffer;
 };
 
 std::mutex mutex;  // of what follows
@@ -72,8 +74,19 @@ void fill_hardware_buffer() {
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t place = i + (i >= count / 2 ? hole : 0);
     const uint64_t start = begin + place * session.interval;
-    const bool is_old = i == 0 && setting("pm_old_first") != 0;
+    const bool is_old = i < static_cast<uint64_t>(setting("pm_old_first"));
     session.hardware_buffer.push_back({is_old ? 1 : start, start + session.interval, num_sampled++});
+  }
+}
+
+// Samples that ended since the last call.
+void sample_until_now() {
+  if (setting("pm_is_live") == 0 || !session.is_started) return;
+  const uint64_t now = realtime_ns();
+  for (; session.next_start + session.interval <= now; session.next_start += session.interval) {
+    session.hardware_buffer.push_back(
+        {session.next_start, session.next_start + session.interval, num_sampled++});
+    fake_cupti_add("pm_sampled", 1);
   }
 }
 
@@ -207,13 +220,15 @@ cupti::Result cuptiPmSamplingStart(cupti::PmSamplingObjectParams*) {
   session.is_started = true;
   session.hardware_buffer.clear();
   fake_cupti_add("pm_starts", 1);
-  fill_hardware_buffer();
+  session.next_start = realtime_ns();
+  if (setting("pm_is_live") == 0) fill_hardware_buffer();
   return cupti::kSuccess;
 }
 
 cupti::Result cuptiPmSamplingStop(cupti::PmSamplingObjectParams*) {
   const std::lock_guard<std::mutex> lock(mutex);
   if (!session.is_started) return cupti::kErrorInvalidOperation;
+  sample_until_now();
   session.is_started = false;
   fake_cupti_add("pm_stops", 1);
   return cupti::kSuccess;
@@ -237,15 +252,21 @@ cupti::Result cuptiPmSamplingDecodeData(cupti::PmSamplingDecodeParams* params) {
   fake_cupti_add("pm_decodes", 1);
   const cupti::Result refusal = result("pm_decode_result");
   if (refusal != cupti::kSuccess) return refusal;
+  sample_until_now();
   auto* header = reinterpret_cast<ImageHeader*>(params->image);
-  if (setting("pm_image_restarts") != 0) header->num_populated = 0;
-  while (!session.hardware_buffer.empty() && header->num_populated < header->num_total) {
-    samples_of(params->image)[header->num_populated++] = session.hardware_buffer.front();
-    session.hardware_buffer.pop_front();
+  Sample* samples = samples_of(params->image);
+  const uint64_t num_before = header->num_populated;
+  const uint64_t num_fitting =
+      std::min<uint64_t>(session.hardware_buffer.size(), header->num_total - num_before);
+  for (uint64_t i = 0; i < num_fitting; ++i) {
+    samples[num_before + i] = num_before == 0 ? session.hardware_buffer[i] : samples[i % num_before];
   }
-  const bool is_empty = session.hardware_buffer.empty();
-  params->stop_reason = is_empty ? cupti::kDecodeEndOfRecords : cupti::kDecodeCounterDataFull;
-  params->overflow = is_empty && setting("pm_overflow") != 0 ? 1 : 0;
+  header->num_populated += num_fitting;
+  const bool is_full = num_fitting < session.hardware_buffer.size();
+  if (num_before > 0) fake_cupti_add("pm_repeats", static_cast<int64_t>(num_fitting));
+  session.hardware_buffer.clear();
+  params->stop_reason = is_full ? cupti::kDecodeCounterDataFull : cupti::kDecodeEndOfRecords;
+  params->overflow = setting("pm_overflow") != 0 ? 1 : 0;
   return params->overflow != 0 ? cupti::kErrorOutOfMemory : cupti::kSuccess;
 }
 

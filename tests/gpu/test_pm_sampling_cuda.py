@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,11 @@ class Sampling:
         target = torch.empty_like(source)
         torch.cuda.synchronize()
         self.sampler.start()
+        time.sleep(20 * INTERVAL_NS / 1e9)  # the first sample is dropped
         for _ in range(count):
             torch.add(source, 1, out=target)  # a kernel; a copy may be a copy engine's
         torch.cuda.synchronize()
+        time.sleep(20 * INTERVAL_NS / 1e9)
         self.sampler.stop()
 
     def read(self) -> SpoolContents:
@@ -66,7 +69,7 @@ class Sampling:
 
 @pytest.fixture
 def sampling(tmp_path: Path) -> Iterator[Sampling]:
-    session = Sampling(tmp_path / "pm.spool", "energy", image_samples=512)
+    session = Sampling(tmp_path / "pm.spool", "energy", image_samples=2048)
     yield session
     session.sampler.close()
 

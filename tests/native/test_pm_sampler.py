@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from qmeter_native.model.tables import CounterTable, CounterWindowTable
 from qmeter_native.storage.spool import SpoolContents, read_spool
 from tests.fakes.build import build_fake
 from tests.fakes.fake_cupti import FakeCupti
+from tests.native.energy_recording import wait_until
 
 UUID = "GPU-fa4e0000-0000-0000-0000-000000000000"
 READ, WRITE = int(CounterQuantity.DRAM_READ_BYTES), int(CounterQuantity.DRAM_WRITE_BYTES)
@@ -55,7 +57,7 @@ def options(fake_cupti: FakeCupti) -> dict[str, Any]:
         "metrics": METRICS,
         "cupti_path": fake_cupti.path,
         "cuda_path": str(cuda),
-        "image_samples": 64,
+        "image_samples": 100_000,  # bursts of 4 s: a busy machine ends none before its time
     }
 
 
@@ -139,33 +141,111 @@ def test_the_old_stamp_of_a_first_sample_is_dropped(record: Callable[..., Record
     assert recording.sampler.stats()["lost_samples"] == 0
 
 
-@pytest.mark.parametrize("image_samples", [1, 7, 64, 1000])
-def test_images_of_any_size_lose_nothing(
-    record: Callable[..., Recording], fake_cupti: FakeCupti, image_samples: int
-) -> None:
-    fake_cupti.set("pm_samples", 500)
-    recording = record(image_samples=image_samples)
-    recording.burst()
-    recording.burst()
-    reads = recording.counters().value[::2]
-    assert reads.tolist() == [*range(1, 500), *range(501, 1000)]
-
-
-def test_an_image_is_emptied_only_when_it_is_full(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
-    recording = record(image_samples=1000)
-    for _ in range(5):
-        recording.burst()
-    assert (recording.sampler.stats()["samples"], fake_cupti.get("pm_initialized_images")) == (5 * 99, 1)
-
-
-def test_an_image_that_each_decode_begins_anew_is_read_from_its_start(
+def test_an_image_is_emptied_after_each_decode_that_filled_it(
     record: Callable[..., Recording], fake_cupti: FakeCupti
 ) -> None:
-    fake_cupti.set("pm_image_restarts", 1)
-    recording = record(image_samples=1000)
-    for _ in range(3):
+    recording = record()
+    for _ in range(5):
         recording.burst()
-    assert recording.sampler.stats()["samples"] == 3 * 99
+    assert (recording.sampler.stats()["samples"], fake_cupti.get("pm_initialized_images")) == (5 * 99, 1 + 5)
+    assert fake_cupti.get("pm_repeats") == 0
+
+
+def test_what_does_not_fit_into_an_image_is_counted(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+    fake_cupti.set("pm_samples", 300)
+    recording = record(interval_ns=1_000_000)  # continuous: the image holds 256
+    recording.burst()
+    stats = recording.sampler.stats()
+    assert (stats["samples"], stats["full_images"], stats["bursts"]) == (255, 1, 1)
+
+
+def test_an_image_too_small_loses_the_end_of_a_burst(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+    fake_cupti.set("pm_is_live", 1)
+    recording = record(image_samples=4, interval_ns=10_000)
+    recording.sampler.start()
+    wait_until(lambda: recording.sampler.stats()["bursts"] >= 20)
+    recording.sampler.stop()
+    stats = recording.sampler.stats()
+    assert fake_cupti.get("pm_repeats") == 0
+    assert stats["bursts"] == stats["dropped_first"] == fake_cupti.get("pm_starts")
+
+
+@pytest.mark.parametrize(
+    ("interval_ns", "num_metrics", "seconds", "mode"),
+    [(50_000, 11, 3.0, "bursts"), (20_000, 4, 1.0, "bursts"), (1_000_000, 11, 1.0, "continuous")],
+)
+def test_no_sample_of_a_burst_is_lost(
+    record: Callable[..., Recording],
+    fake_cupti: FakeCupti,
+    interval_ns: int,
+    num_metrics: int,
+    seconds: float,
+    mode: str,
+) -> None:
+    fake_cupti.set("pm_is_live", 1)
+    metrics = [(quantity, f"metric{quantity}.sum", 1.0) for quantity in range(num_metrics)]
+    recording = record(interval_ns=interval_ns, metrics=metrics, image_samples=16_384)
+    recording.sampler.start()
+    time.sleep(seconds)
+    recording.sampler.stop()
+    stats = recording.sampler.stats()
+    assert (recording.sampler.info()["mode"], stats["error"]) == (mode, None)
+    assert (stats["lost_samples"], stats["full_images"], stats["dropped_long"], stats["decode_failures"]) == (0,) * 4
+    assert stats["bursts"] == stats["dropped_first"] == fake_cupti.get("pm_starts")
+    table = recording.counters()
+    one = table.quantity == 0
+    assert stats["sampled_ns"] == (table.end_ns - table.start_ns)[one].sum() == stats["samples"] * interval_ns
+    holes = np.flatnonzero(table.start_ns[one][1:] != table.end_ns[one][:-1])
+    assert len(holes) == stats["bursts"] - 1
+    numbers = table.value[one]
+    np.testing.assert_array_equal(np.flatnonzero(np.diff(numbers) != 1), holes)
+    assert set(np.diff(numbers)) <= {1, 2}  # the first of each burst is dropped, and nothing else
+    assert numbers[-1] == fake_cupti.get("pm_sampled") - 1
+
+
+def test_holes_between_bursts_are_no_losses(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+    fake_cupti.set("pm_is_live", 1)
+    recording = record()
+    for _ in range(3):
+        recording.sampler.start()
+        time.sleep(0.02)
+        recording.sampler.stop()
+        time.sleep(0.02)
+    stats = recording.sampler.stats()
+    assert (stats["bursts"], stats["lost_samples"]) == (3, 0)
+
+
+def test_a_full_image_ends_continuous_sampling(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+    fake_cupti.set("pm_samples", 300)
+    recording = record(interval_ns=1_000_000)
+    assert recording.sampler.info()["mode"] == "continuous"
+    recording.sampler.start()
+    wait_until(lambda: recording.sampler.info()["mode"] == "bursts")
+    recording.sampler.stop()
+    assert recording.sampler.stats()["full_images"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "mode"),
+    [
+        ({"interval_ns": 1_000_000}, "continuous"),
+        ({"interval_ns": 50_000}, "bursts"),
+        ({"interval_ns": 1_000_000, "decode_budget": 0.001}, "bursts"),
+        ({"interval_ns": 10_000_000, "decode_budget": 0.01}, "continuous"),
+    ],
+)
+def test_the_mode_follows_from_interval_and_cost(
+    record: Callable[..., Recording], change: dict[str, Any], mode: str
+) -> None:
+    assert record(**change).sampler.info()["mode"] == mode
+
+
+def test_a_long_sample_after_a_start_is_dropped(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+    fake_cupti.set("pm_old_first", 2)
+    recording = record()
+    recording.burst()
+    stats = recording.sampler.stats()
+    assert (stats["samples"], stats["dropped_first"], stats["dropped_long"], stats["lost_samples"]) == (98, 1, 1, 0)
 
 
 def test_a_hole_in_the_stamps_counts_as_lost_samples(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:

@@ -26,7 +26,7 @@ PmSamplerOptions small_images() {
   PmSamplerOptions options;
   options.uuid = "GPU-fa4e0000-0000-0000-0000-000000000000";
   options.metrics = {{0, "read.sum", 1.0}, {1, "write.sum", 1.0}, {3, "active.avg", 132.0}};
-  options.image_samples = 512;
+  options.image_samples = 8192;
   return options;
 }
 
