@@ -19,17 +19,21 @@ _Array = NDArray[Any]
 
 _SECTOR_BYTES = 32
 _PIPES = {
-    PowerFeature.FP16_FLOP: (CounterQuantity.TENSOR_HMMA_CYCLES, "fp16"),
-    PowerFeature.INT8_OP: (CounterQuantity.TENSOR_IMMA_CYCLES, "int8"),
+    PowerFeature.FP16_FLOP: ((CounterQuantity.TENSOR_HMMA_CYCLES, CounterQuantity.TENSOR_CYCLES), "fp16"),
+    PowerFeature.FP8_FLOP: ((CounterQuantity.TENSOR_QMMA_CYCLES,), "fp8"),
+    PowerFeature.INT8_OP: ((CounterQuantity.TENSOR_IMMA_CYCLES,), "int8"),
 }
+"""Of each type of operands: the quantities that tell its cycles, best first, and its name in datasheets."""
 
 
 def counter_work(counters: KernelCounters, chip: ChipInfo, features: Sequence[PowerFeature]) -> _Array:
     """Work of one launch of each kernel class.
 
     FLOPs are cycles of tensor pipes times the chip's dense rate, so a pipe that waits for operands counts as working.
-    8-bit floating point is what its own counter says, else tensor cycles that are neither 16-bit nor integer. SM
-    seconds are SM-active cycles over the number of SMs and the chip's boost clock.
+    8-bit floating point has work of its own only where a chip counts its cycles apart. GH100 does not: its products
+    of FP8 appear as 16-bit ones, in half as many cycles as FLOPs of 16 bits would take, so as half the FLOPs. Where
+    tensor cycles are not told apart at all, all are 16-bit ones. SM seconds are SM-active cycles over the number of
+    SMs and the chip's boost clock.
 
     Args:
         counters: Counts per launch.
@@ -58,11 +62,6 @@ def _feature(counters: KernelCounters, chip: ChipInfo, feature: PowerFeature) ->
         return count(CounterQuantity.INSTRUCTIONS)
     if feature is PowerFeature.SM_SECONDS:
         return count(CounterQuantity.SM_ACTIVE_CYCLES) / (chip.num_sms * chip.boost_mhz * 1e6)
-    if feature is PowerFeature.FP8_FLOP:
-        cycles = counters.of_quantity(CounterQuantity.TENSOR_QMMA_CYCLES)
-        if cycles is None:
-            known = count(CounterQuantity.TENSOR_HMMA_CYCLES) + count(CounterQuantity.TENSOR_IMMA_CYCLES)
-            cycles = np.maximum(count(CounterQuantity.TENSOR_CYCLES) - known, 0.0)
-        return cycles * chip.flop_per_sm_cycle.get("fp8", 0.0)
-    quantity, operands = _PIPES[feature]
-    return count(quantity) * chip.flop_per_sm_cycle.get(operands, 0.0)
+    quantities, operands = _PIPES[feature]
+    sampled = next((quantity for quantity in quantities if quantity in counters.quantities), quantities[0])
+    return count(sampled) * chip.flop_per_sm_cycle.get(operands, 0.0)

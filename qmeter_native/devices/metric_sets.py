@@ -14,8 +14,9 @@ from qmeter_native.model.counter_quantity import CounterQuantity
 
 __all__ = ["METRIC_SETS", "CounterMetric", "FactorKind", "metric_set", "sampled_chips"]
 
-FactorKind = Literal["one", "num_sms"]
-"""What makes a device sum of a value: nothing, or the number of SMs that it is a mean over."""
+FactorKind = Literal["one", "num_sms", "quarter_sms"]
+"""What makes a device sum of a value: nothing, the number of SMs that it is a mean over, or a quarter of it where it
+adds up an SM's four tensor pipes."""
 
 METRIC_SETS: Final = ("energy", "memory")
 """``energy`` for the power model, ``memory`` for DRAM traffic alone at a quarter of the decoding."""
@@ -37,9 +38,12 @@ class CounterMetric:
 
     def factor(self, num_sms: int) -> float:
         """The factor on a device with ``num_sms`` SMs."""
-        return float(num_sms) if self.factor_kind == "num_sms" else 1.0
+        return {"one": 1.0, "num_sms": float(num_sms), "quarter_sms": num_sms / _PIPES_PER_SM}[self.factor_kind]
 
 
+_PIPES_PER_SM: Final = 4
+_PIPE_SUM: Final = "TPC.TriageCompute.sm__pipe_tensor"
+"""Begins what adds up an SM's tensor pipes: on an H200 up to 3.88 a cycle, and 1024 FLOP each of 16-bit products."""
 _Q = CounterQuantity
 _Names = Mapping[CounterQuantity, str]
 
@@ -127,4 +131,6 @@ def metric_set(chip: str, name: str = "energy") -> tuple[CounterMetric, ...]:
 
 
 def _counter_metric(quantity: CounterQuantity, metric: str) -> CounterMetric:
+    if metric.startswith(_PIPE_SUM):
+        return CounterMetric(quantity, metric, "quarter_sms")
     return CounterMetric(quantity, metric, "num_sms" if metric.endswith(".avg") else "one")

@@ -102,6 +102,7 @@ def _model_to_dict(model: PowerModel) -> dict[str, Any]:
         "discrepancy": {mode.value: error for mode, error in model.discrepancy.items()},
         "window_error": model.window_error,
         "source": model.source,
+        "unseen": sorted(feature.value for feature in model.unseen),
     }
 
 
@@ -114,5 +115,11 @@ def _model(entry: dict[str, Any]) -> PowerModel:
     if not (np.isfinite(coefficient).all() and np.isfinite(covariance).all()):
         raise ValueError("coefficients that are no numbers")
     discrepancy = {EnergyMode(mode): float(error) for mode, error in entry["discrepancy"].items()}
-    arrays = {"features": features, "coefficient": coefficient, "covariance": covariance, "discrepancy": discrepancy}
-    return PowerModel(**{**entry, **arrays})
+    parsed = {
+        "features": features,
+        "coefficient": coefficient,
+        "covariance": covariance,
+        "discrepancy": discrepancy,
+        "unseen": frozenset(PowerFeature(name) for name in entry.get("unseen", [])),
+    }
+    return PowerModel(**{**entry, **parsed})

@@ -24,9 +24,9 @@ class CounterQuantity(IntEnum):
     INSTRUCTIONS = 5
     """Warp instructions."""
     TENSOR_CYCLES = 6
-    """SM cycles in which a tensor pipe worked, of any type."""
+    """SM cycles in which the tensor pipes worked, of any type: one cycle of one of an SM's four pipes is a quarter."""
     TENSOR_HMMA_CYCLES = 7
-    """Of these, 16-bit floating point."""
+    """Of these, 16-bit floating point, and 8-bit where the chip has no `TENSOR_QMMA_CYCLES`."""
     TENSOR_IMMA_CYCLES = 8
     """Of these, integer."""
     TENSOR_QMMA_CYCLES = 9

@@ -41,6 +41,8 @@ class PowerFeature(str, Enum):
     FP16_FLOP = "fp16_flop"
     """On tensor pipes, 16-bit floating point inputs; a multiply-add is two."""
     FP8_FLOP = "fp8_flop"
+    """Likewise of 8-bit floating point, where counters tell it apart. GH100's do not: they count a product of FP8 as
+    16-bit cycles, at 8192 FLOP a cycle and SM instead of 4096, so as half as many `FP16_FLOP`."""
     INT8_OP = "int8_op"
     INSTRUCTIONS = "instructions"
     """Warp instructions."""
@@ -101,6 +103,7 @@ class PowerModel:
         window_error: Standard deviation over mean of a window's energy around the model fitted to it: what the form of
             the model cannot follow.
         source: ``calibrated`` or ``datasheet``.
+        unseen: Features that no kernel of the calibration had work of: their coefficients are the prior's.
     """
 
     features: tuple[PowerFeature, ...]
@@ -117,6 +120,7 @@ class PowerModel:
     discrepancy: dict[EnergyMode, float]
     window_error: float
     source: str
+    unseen: frozenset[PowerFeature] = frozenset()
 
     def idle_at(self, temperature_c: _Array) -> _Array:
         """Idle power in watts at temperatures in degrees Celsius, elementwise."""

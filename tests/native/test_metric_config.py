@@ -101,6 +101,11 @@ def test_means_over_sms_become_sums() -> None:
     assert (factors[CounterQuantity.SM_ACTIVE_CYCLES], factors[CounterQuantity.DRAM_READ_BYTES]) == (132.0, 1.0)
 
 
+def test_cycles_of_an_sms_four_tensor_pipes_become_sm_cycles() -> None:
+    factors = {entry.quantity: entry.factor(132) for entry in metric_set("GH100")}
+    assert factors[CounterQuantity.TENSOR_HMMA_CYCLES] == factors[CounterQuantity.TENSOR_CYCLES] == 33.0
+
+
 def test_chips_and_sets_that_do_not_exist_are_refused() -> None:
     with pytest.raises(DeviceError, match="TU102"):
         metric_set("TU102")

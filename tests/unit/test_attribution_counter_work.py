@@ -49,10 +49,15 @@ def test_each_feature_comes_from_its_quantities(feature: PowerFeature, rate: flo
     assert work[0, 1] == pytest.approx(rate * counters.mean_s[0], rel=1e-3)
 
 
-def test_8_bit_floats_without_a_counter_of_their_own_are_tensor_cycles_of_no_other_type() -> None:
+def test_8_bit_floats_without_a_counter_of_their_own_count_among_the_16_bit_ones() -> None:
     tensor, hmma = CounterQuantity.TENSOR_CYCLES, CounterQuantity.TENSOR_HMMA_CYCLES
     counters = counters_of(tensor, hmma)
-    missing = counters_of(hmma)
-    work = counter_work(counters, chip(), [PowerFeature.FP8_FLOP])
-    assert work[0, 0] == pytest.approx(0.0, abs=1.0)  # hmma's rate is the larger: nothing is left
-    assert counter_work(missing, chip(), [PowerFeature.FP8_FLOP, PowerFeature.L2_BYTES]).tolist() == [[0.0, 0.0]]
+    work = counter_work(counters, chip(), [PowerFeature.FP16_FLOP, PowerFeature.FP8_FLOP])
+    assert work.tolist() == [[pytest.approx(4096 * RATES[hmma] * counters.mean_s[0], rel=1e-3), 0.0]]
+
+
+def test_tensor_cycles_of_no_known_type_are_16_bit_ones() -> None:
+    counters = counters_of(CounterQuantity.TENSOR_CYCLES)
+    work = counter_work(counters, chip(), [PowerFeature.FP16_FLOP, PowerFeature.INT8_OP, PowerFeature.L2_BYTES])
+    expected = 4096 * RATES[CounterQuantity.TENSOR_CYCLES] * counters.mean_s[0]
+    assert work.tolist() == [[pytest.approx(expected, rel=1e-3), 0.0, 0.0]]

@@ -17,6 +17,7 @@ from qmeter_native.devices import default_profile, load_profile, profile_to_dict
 from qmeter_native.errors import DeviceError, MissingExtraError, UsageError
 from qmeter_native.model.device_profile import Ceiling, DeviceProfile, ModelFit, SensorModel
 from qmeter_native.model.estimate import Estimate
+from qmeter_native.model.power_model import PowerFeature
 
 UUID = "GPU-5ea46e45-0b72-0d77-d746-e95351c3ff3d"
 
@@ -46,6 +47,19 @@ def test_a_profile_is_shown_with_ceilings_power_model_sensor_fit_and_notes(
     text = capsys.readouterr().out
     for part in ("NVIDIA H200", UUID, "4.300 TB/s", "89.6", "no such kernel", "pJ/B", "no pulses", "copy", "left out"):
         assert part in text
+
+
+def test_a_coefficient_that_no_kernel_told_of_is_shown_without_an_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = calibrated()
+    unseen = frozenset({PowerFeature.FP8_FLOP})
+    save_profile(replace(profile, power_model=replace(profile.power_model, unseen=unseen)), tmp_path / "h200.json")
+
+    assert run(cli, ["calibrate", "--show", str(tmp_path / "h200.json")]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0:4] for line in lines if "not seen" in line] == [["tensor", "pipes,", "8-bit", "float"]]
 
 
 def test_a_profile_without_sensor_and_fit_is_shown_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

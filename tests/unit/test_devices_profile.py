@@ -48,7 +48,8 @@ def models(draw) -> PowerModel:
     scalars = draw(st.lists(rates, min_size=8, max_size=8))
     discrepancy = draw(st.dictionaries(st.sampled_from(EnergyMode), st.floats(0, 1)))
     covariance = values[side:].reshape(side, side)
-    return PowerModel(features, values[:side], covariance, *scalars, discrepancy, 0.01, "calibrated")
+    unseen = frozenset(draw(st.lists(st.sampled_from(features)))) if features else frozenset()
+    return PowerModel(features, values[:side], covariance, *scalars, discrepancy, 0.01, "calibrated", unseen)
 
 
 profiles = st.builds(

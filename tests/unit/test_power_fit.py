@@ -65,6 +65,7 @@ def test_features_that_no_kernel_uses_keep_their_prior_and_new_ones_are_added(pr
     fp8 = model.features.index(PowerFeature.FP8_FLOP)
     assert model.coefficient[fp8] == pytest.approx(prior.coefficient[prior.features.index(PowerFeature.FP8_FLOP)])
     assert PowerFeature.INSTRUCTIONS in model.features
+    assert model.unseen == {PowerFeature.FP8_FLOP, PowerFeature.INT8_OP}
     assert model.source == "calibrated"
     assert model.idle_w == prior.idle_w
 

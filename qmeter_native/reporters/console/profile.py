@@ -106,7 +106,8 @@ def _power_section(model: PowerModel, width: int) -> Section:
         names.append(name)
         values.append(f"{joules:,.1f}" if is_rate else f"{joules / _PICO:,.3g}")
         units.append(unit if is_rate else f"p{unit}")
-        errors.append(_relative(math.sqrt(max(variance, 0.0)), joules))
+        is_unseen = feature in model.unseen
+        errors.append("not seen" if is_unseen else _relative(math.sqrt(max(variance, 0.0)), joules))
         components.append(feature.component.value)
     names.append("chip that is active")
     values.append(f"{model.active_w:,.1f}")
