@@ -220,9 +220,7 @@ def _model_and_fit(
         discrepancy=_discrepancies(problem, step.table, _robust_sd(dynamic), prior),
         window_error=step.window_error,
         source="calibrated",
-        unseen=frozenset(
-            f for f, done in zip(step.table.features, step.table.work.any(axis=0), strict=True) if not done
-        ),
+        unseen=step.table.unseen,
     )
     windows = _window_errors(problem, step)
     errors = np.array(list(kernels.values()))

@@ -82,6 +82,11 @@ class WorkTable:
             active_s=time_s,
         )
 
+    @property
+    def unseen(self) -> frozenset[PowerFeature]:
+        """Features of which no class did any work."""
+        return frozenset(feature for number, feature in enumerate(self.features) if not self.work[:, number].any())
+
     def dram_share(self, coefficient: _Array) -> _Array:
         """float64 (C,), part of the joules that does not go with the core's voltage."""
         is_core = np.array([feature.is_core for feature in self.features], bool)
