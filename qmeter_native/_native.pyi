@@ -197,7 +197,7 @@ class PmSampler:
         metrics: Sequence[tuple[int, str, float]],
         interval_ns: int = 50_000,
         hardware_buffer_bytes: int = 536870912,
-        image_samples: int = 4096,
+        image_samples: int = 2048,
         decode_budget: float = 1.0,
         max_samples: int = 0,
         cupti_path: str | None = None,
@@ -213,18 +213,23 @@ class PmSampler:
             metrics: (CounterQuantity, metric name, factor by which its value is multiplied).
             interval_ns: Between samples, from 1000. With a SYSCLK trigger (GA100) it is turned into cycles.
             hardware_buffer_bytes: On the GPU's side; what does not fit between two decodes is lost and counted.
-            image_samples: Samples that one counter data image holds.
-            decode_budget: Most CPU seconds a second of sampling that decoding during sampling may take; what is left
-                is decoded after `stop`.
-            max_samples: Stop by itself after so many; 0 for no limit.
+            image_samples: Samples that one counter data image holds, at most. A burst lasts 80 % of so many intervals;
+                39 KB each with eight metrics.
+            decode_budget: Most CPU seconds a second that decoding may take between `start` and `stop`. With bursts it
+                says how soon the next one follows; with 0 there is only one.
+            max_samples: Of a `start`, after which sampling ends by itself; 0 for no limit.
 
         Raises NativeFault: ``not_found``, ``unsupported`` (chip, version, metrics that need more than one pass, which
         it names), ``forbidden`` (counters need a permission: says which), ``taken`` (another session), ``invalid``.
         """
 
     def info(self) -> dict[str, Any]:
-        """``chip, trigger ("gpu_time" or "sysclk"), interval_ns, interval_cycles | None, num_metrics, config_bytes,
-        image_bytes, num_sms, path, version, setup_ns``."""
+        """``chip, trigger ("gpu_time" or "sysclk"), mode, interval_ns, interval_cycles | None, num_metrics,
+        config_bytes, image_bytes, num_sms, path, version, setup_ns``.
+
+        ``mode`` is ``"continuous"`` where decoding keeps up with sampling, else ``"bursts"``: the GPU samples in short
+        sub-bursts, and not while they are decoded. The former may become the latter while sampling.
+        """
 
     def start(self) -> None:
         """Begin sampling. Idempotent. Raises NativeFault."""
@@ -233,8 +238,13 @@ class PmSampler:
         """End sampling, decode what is left. The session stays enabled. Idempotent."""
 
     def stats(self) -> dict[str, Any]:
-        """``samples, dropped_first, overflows, decode_failures, evaluate_failures, lost_samples, decode_ns (CPU),
-        evaluate_ns (CPU), start_ns, stop_ns, error``."""
+        """``bursts, samples, sampled_ns, dropped_first, dropped_long, overflows, full_images, decode_failures,
+        evaluate_failures, lost_samples, decode_ns (CPU), evaluate_ns (CPU), start_ns, stop_ns, error``.
+
+        ``bursts`` are starts of CUPTI's session that have ended, ``sampled_ns`` the sum of the lengths of the samples
+        recorded. ``dropped_first`` are the first samples of bursts and older ones, ``dropped_long`` those longer than
+        1.5 intervals. ``full_images`` are decodes that filled the image. ``lost_samples`` are missing in bursts, not between them.
+        """
 
     def close(self) -> None:
         """Stop, decode, disable, write the counter window. Idempotent; never raises."""

@@ -26,8 +26,8 @@ size_t required_bytes(const PmSession& session, const PmDecoderSettings& setting
               "cuptiPmSamplingGetCounterDataSize failed with " + session.profiler()->result_name(result));
 }
 
-constexpr double kLongest = 1.5;             // intervals
-constexpr int64_t kEndToleranceNs = 100'000;  // between GPU's and host's stamps, besides two intervals
+constexpr double kLongest = 1.5;                // intervals
+constexpr int64_t kClockToleranceNs = 100'000;  // between CUPTI's stamps and the host's
 
 // Whole intervals in a hole of the stamps; they are contiguous where nothing is lost.
 uint64_t intervals_in(int64_t hole_ns, int64_t interval_ns) {
@@ -80,7 +80,7 @@ size_t PmDecoder::decode() noexcept {
 
 void PmDecoder::end_burst(int64_t stop_ns) noexcept {
   const int64_t missing_ns = stop_ns - burst_.last_end_ns.value_or(burst_.start_ns);
-  if (missing_ns > 2 * burst_.interval_ns + kEndToleranceNs) {
+  if (missing_ns > 2 * burst_.interval_ns + kClockToleranceNs) {
     pending_.lost_samples += intervals_in(missing_ns, burst_.interval_ns);
   }
   ++pending_.bursts;
@@ -141,13 +141,13 @@ void PmDecoder::take(size_t num_samples) noexcept {
 }
 
 bool PmDecoder::is_wanted(const PmSampleTimes& times) noexcept {
-  if (burst_.is_first_due) {
-    burst_.is_first_due = false;
-    ++pending_.dropped_first;
-    return false;
-  }
   if (times.end_ns <= times.start_ns || times.end_ns <= burst_.last_end_ns.value_or(0)) {
     ++pending_.decode_failures;
+    return false;
+  }
+  if (burst_.is_first_due) {  // what is left of the burst before does not count as the first
+    burst_.is_first_due = times.end_ns < burst_.start_ns - kClockToleranceNs;
+    ++pending_.dropped_first;
     return false;
   }
   const int64_t length_ns = times.end_ns - times.start_ns;

@@ -33,7 +33,7 @@ struct PmCounts {
   uint64_t bursts = 0;             // starts of the session that have ended
   uint64_t samples = 0;            // recorded
   uint64_t sampled_ns = 0;         // sum of their lengths
-  uint64_t dropped_first = 0;      // first ones of bursts, whose stamps can be old
+  uint64_t dropped_first = 0;      // first ones of bursts and those before them: of old stamps
   uint64_t dropped_long = 0;       // others that are longer than 1.5 intervals
   uint64_t overflows = 0;          // bursts in which the hardware buffer was full
   uint64_t full_images = 0;        // decodes that filled the image: what did not fit is lost
@@ -64,8 +64,8 @@ class PmDecoder {
   // The session starts now.
   void begin_burst(int64_t start_ns) noexcept;
 
-  // Decode all that is in the hardware buffer; what does not fit into the image is lost. Returns the number of
-  // samples taken out.
+  // Decode all that is in the hardware buffer; what does not fit into the image is lost. Returns the number
+  // of samples taken out.
   size_t decode() noexcept;
 
   // The session was stopped at `stop_ns`, and a decode has brought nothing more.

@@ -36,8 +36,9 @@ void PmEvaluator::evaluate(const CuptiImage& image, size_t num_samples) noexcept
   for (size_t part = 0; part + 1 < num_parts; ++part) {
     const size_t end = num_samples * (part + 1) / num_parts;
     try {
-      threads_.push_back(start_thread(
-          "qmeter-evaluate", [this, &image, part, begin, end] { evaluate_part(lanes_[part], image, begin, end); }));
+      threads_.push_back(start_thread("qmeter-evaluate", [this, &image, part, begin, end] {
+        evaluate_part(lanes_[part], image, begin, end);
+      }));
     } catch (const std::exception&) {  // no more threads to be had: this one does the rest
       break;
     }

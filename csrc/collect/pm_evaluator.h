@@ -24,8 +24,8 @@ class PmEvaluator {
   PmEvaluator(const std::shared_ptr<const CuptiProfiler>& profiler, const std::string& chip,
               const CuptiImage& availability, const MetricNames& metrics, const PmEvaluatorLimits& limits);
 
-  // Evaluate the first `num_samples` of an image that nobody writes meanwhile. Where CUPTI refuses, values are
-  // NaN.
+  // Evaluate the first `num_samples` of an image that nobody writes meanwhile. Where CUPTI refuses, values
+  // are NaN.
   void evaluate(const CuptiImage& image, size_t num_samples) noexcept;
 
   // Of the last evaluation: one value a metric of a sample.

@@ -5,14 +5,13 @@
 namespace qmeter {
 namespace {
 
-constexpr double kMetricCostNs = 12'000;  // CPU time of a sample; H200, CUPTI 13.0: 8 to 13 us
-constexpr double kMostCost = 0.25;        // of an interval, to decode while sampling
+constexpr double kMetricCostNs = 12'000;           // CPU time of a sample; H200, CUPTI 13.0: 8 to 13 us
+constexpr double kMostCost = 0.25;                 // of an interval, to decode while sampling
 constexpr int64_t kMinContinuousNs = 500'000;      // polls 32 ms apart: a thread may wake up 90 ms late
 constexpr uint32_t kContinuousImageSamples = 256;  // 10 MB with eight metrics, written anew at each poll
 constexpr int64_t kMostPollNs = 250'000'000;
 constexpr uint64_t kMeasuredSamples = 64;  // from which on measured cost counts
 constexpr double kBurstFill = 0.8;         // of an image
-constexpr int64_t kForeverNs = int64_t{1} << 60;  // 36 years
 
 }  // namespace
 

@@ -1,8 +1,9 @@
 // When a PM session is stopped and decoded: whether decoding keeps up with sampling, and what follows.
 //
 // A decode takes everything out of the hardware buffer, and what does not fit into the image is lost. Where
-// decoding keeps up, a small image is filled and emptied again and again while the GPU samples ("continuous").
-// Else the session is stopped before its image would be full, decoded, and started again ("bursts").
+// decoding keeps up, a small image is filled and emptied again and again while the GPU samples
+// ("continuous"). Else the session is stopped before its image would be full, decoded, and started again
+// ("bursts").
 #pragma once
 
 #include <atomic>
@@ -12,6 +13,8 @@
 #include "collect/pm_decoder.h"
 
 namespace qmeter {
+
+constexpr int64_t kForeverNs = int64_t{1} << 60;  // 36 years
 
 struct PmPaceSettings {
   int64_t interval_ns = 0;

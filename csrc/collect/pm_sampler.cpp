@@ -19,8 +19,7 @@ namespace qmeter {
 namespace {
 
 constexpr int64_t kMinIntervalNs = 1000;  // measured on GH100; below, hardware drops samples
-constexpr int64_t kForeverNs = int64_t{1} << 60;  // 36 years
-constexpr uint64_t kSpareSamples = 3;  // beyond a limit: the first is dropped, those at the ends are not whole
+constexpr uint64_t kSpareSamples = 3;     // beyond a limit: one is dropped, and those at the ends not whole
 
 const PmSamplerOptions& require_valid(const PmSamplerOptions& options) {
   const bool is_valid = options.interval_ns >= kMinIntervalNs && options.hardware_buffer_bytes > 0 &&
@@ -68,8 +67,8 @@ std::string PmSamplerStats::json(int16_t device) const {
       .text();
 }
 
-// GPU → hardware buffer → a thread, which lives from a start until its last sample is decoded → spool. It alone
-// stops the session, and starts it again for the bursts after the first.
+// GPU → hardware buffer → a thread, which lives from a start until its last sample is decoded → spool. It
+// alone stops the session, and starts it again for the bursts after the first.
 class PmSampler::Sampling {
  public:
   Sampling(std::shared_ptr<Spool> spool, std::shared_ptr<const CuptiProfiler> profiler,

@@ -289,7 +289,7 @@ class CounterWindowTable(Table):
     disable_ns: _Array = column("i8", "the session had been torn down")
     interval_ns: _Array = column("i8", "time between samples that was asked for; nominal with a SYSCLK trigger")
     num_samples: _Array = column("i8", "samples decoded")
-    num_lost: _Array = column("i8", "samples known to be lost by overflow or decode failures")
+    num_lost: _Array = column("i8", "samples missing in bursts; none were taken between them")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,13 @@ int fake_cupti_set(const char* name, int64_t value);
 // null_buffers, requests, flushes. -1 if there is no such thing.
 int64_t fake_cupti_get(const char* name);
 
-// Of PM sampling can be set: pm_chip (0: GH100, 1: GA100), pm_samples, pm_old_first (so many samples of each
-// start begin long ago), pm_hole (samples missing in the middle), pm_overflow (when all is decoded),
-// pm_is_live (samples come as time passes), pm_nan_metric (its place, -1: none),
+// Of PM sampling can be set: pm_chip (0: GH100, 1: GA100), pm_samples, pm_is_live (samples come as time
+// passes), pm_old_first (so many samples of each start begin long ago), pm_stale (so many are a second old),
+// pm_hole (samples missing in the middle), pm_overflow (at each decode), pm_nan_metric (its place, -1: none),
 // pm_vgpu_support, pm_…_result of initialize, availability, enable, time_trigger, config, start, decode,
-// evaluate. Counted are pm_hosts (alive), pm_enabled, pm_starts, pm_stops, pm_decodes, pm_initialized_images,
-// pm_sampled (live samples), pm_repeats (samples decoded into images that were not empty), pm_lost_configs (calls that found the config image changed).
+// evaluate. Counted are pm_hosts (alive), pm_enabled, pm_starts, pm_stops, pm_sampled (live), pm_decodes,
+// pm_repeats (samples decoded into images that were not empty), pm_initialized_images, pm_lost_configs (calls
+// that found the config image changed).
 
 // Add to what fake_cupti_get reads.
 void fake_cupti_add(const char* name, int64_t amount);

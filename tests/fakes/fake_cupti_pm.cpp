@@ -1,8 +1,8 @@
 // The profiler of the fake libcupti: host objects and PM sampling without a GPU. Metrics called "unknown…" do
 // not exist, each called "extra…" needs another pass. A start puts `pm_samples` samples into the hardware
-// buffer, one interval apart from now on, unless `pm_is_live`: then they come as time passes. The value of metric m
-// in the n-th sample of all is 1000 m + n. As CUPTI does, a decode takes all out of the hardware buffer and loses
-// what does not fit into the image, and repeats the samples of an image that is not empty.
+// buffer, one interval apart from now on, unless `pm_is_live`: then they come as time passes. The value of
+// metric m in the n-th sample of all is 1000 m + n. As CUPTI does, a decode takes all out of the hardware
+// buffer and loses what does not fit into the image, and repeats the samples of an image that is not empty.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -66,14 +66,15 @@ const Sample* samples_of(const uint8_t* image) {
   return reinterpret_cast<const Sample*>(image + sizeof(ImageHeader));
 }
 
-// Samples from now on, with what `pm_old_first` and `pm_hole` ask for.
+// Samples from now on, with what `pm_old_first`, `pm_stale` and `pm_hole` ask for.
 void fill_hardware_buffer() {
   const uint64_t begin = realtime_ns();
   const auto hole = static_cast<uint64_t>(setting("pm_hole"));
   const auto count = static_cast<uint64_t>(setting("pm_samples"));
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t place = i + (i >= count / 2 ? hole : 0);
-    const uint64_t start = begin + place * session.interval;
+    const uint64_t age = i < static_cast<uint64_t>(setting("pm_stale")) ? 1'000'000'000 : 0;
+    const uint64_t start = begin + place * session.interval - age;
     const bool is_old = i < static_cast<uint64_t>(setting("pm_old_first"));
     session.hardware_buffer.push_back({is_old ? 1 : start, start + session.interval, num_sampled++});
   }

@@ -159,15 +159,16 @@ def test_what_does_not_fit_into_an_image_is_counted(record: Callable[..., Record
     assert (stats["samples"], stats["full_images"], stats["bursts"]) == (255, 1, 1)
 
 
-def test_an_image_too_small_loses_the_end_of_a_burst(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+def test_a_burst_that_cannot_be_decoded_is_lost(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
     fake_cupti.set("pm_is_live", 1)
-    recording = record(image_samples=4, interval_ns=10_000)
+    fake_cupti.set("pm_decode_result", UNKNOWN)
+    recording = record(interval_ns=10_000)
     recording.sampler.start()
-    wait_until(lambda: recording.sampler.stats()["bursts"] >= 20)
+    time.sleep(0.05)
     recording.sampler.stop()
     stats = recording.sampler.stats()
-    assert fake_cupti.get("pm_repeats") == 0
-    assert stats["bursts"] == stats["dropped_first"] == fake_cupti.get("pm_starts")
+    assert stats["samples"] == 0
+    assert stats["lost_samples"] >= 5000
 
 
 @pytest.mark.parametrize(
@@ -246,6 +247,14 @@ def test_a_long_sample_after_a_start_is_dropped(record: Callable[..., Recording]
     recording.burst()
     stats = recording.sampler.stats()
     assert (stats["samples"], stats["dropped_first"], stats["dropped_long"], stats["lost_samples"]) == (98, 1, 1, 0)
+
+
+def test_what_is_left_of_the_burst_before_is_dropped(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
+    fake_cupti.set("pm_stale", 3)
+    recording = record()
+    recording.burst()
+    stats = recording.sampler.stats()
+    assert (stats["samples"], stats["dropped_first"], stats["lost_samples"]) == (96, 4, 0)
 
 
 def test_a_hole_in_the_stamps_counts_as_lost_samples(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
