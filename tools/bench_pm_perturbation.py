@@ -90,7 +90,7 @@ def measure_alignment(folder: Path, arguments: argparse.Namespace) -> dict[str, 
         with Session(fresh(folder / f"alignment-{interval_us}us.qmt"), SessionOptions(device="cuda")) as session:
             load = paced_load()
             load.run(SETTLE_S)
-            count = None if interval_us >= 50 else 4  # bursts follow each other sooner; DRAM, L2 and SM activity come first
+            count = None if interval_us >= 50 else 4  # for more bursts: DRAM, L2 and SM activity come first
             with sampling(session, interval_ns=interval_us * 1000, count=count, is_kept=True) as sampler:
                 load.run(arguments.phase)
             stats[str(interval_us)] = sampler.stats()
