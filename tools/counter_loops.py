@@ -39,6 +39,7 @@ _LOADS = (
     "quantize_fp8",
 )
 _MIB = 1 << 20
+_DATA = "normal 16-bit numbers, or what was made of them: here bytes count, not bits"
 
 
 def loops() -> list[LoadKernel]:
@@ -55,7 +56,8 @@ def loops() -> list[LoadKernel]:
 
 
 def _loop(name: str, mib: float, build: Callable[[int], Launch]) -> LoadKernel:
-    return LoadKernel(name, OpFamily.MEMORY, f"{mib:g} MiB moved", {PowerFeature.DRAM_BYTES: mib * _MIB}, build)
+    work = {PowerFeature.DRAM_BYTES: float(mib * _MIB)}
+    return LoadKernel(name, OpFamily.MEMORY, f"{mib:g} MiB moved", work, build, _DATA)
 
 
 def _negate(mib: int, device: int) -> Launch:
@@ -101,7 +103,7 @@ def _gemm(m: int, n: int, k: int) -> LoadKernel:
         return rotating([partial(torch.mm, x, weight.t(), out=out) for weight in weights])
 
     work = {PowerFeature.DRAM_BYTES: moved}
-    return LoadKernel(f"gemm_{m}x{n}x{k}", OpFamily.GEMM, f"M={m} N={n} K={k}", work, build)
+    return LoadKernel(f"gemm_{m}x{n}x{k}", OpFamily.GEMM, f"M={m} N={n} K={k}", work, build, _DATA)
 
 
 def _run(loop: LoadKernel, device: int, launches: int) -> None:

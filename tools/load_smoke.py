@@ -80,6 +80,7 @@ def record(check: LoadCheck) -> dict[str, object]:
     return {
         "name": check.kernel.name,
         "shape": check.kernel.shape,
+        "data": check.kernel.data,
         "class": check.class_key,
         "time_s": check.time_s,
         "reason": check.reason,

@@ -16,6 +16,9 @@ _ROWS: Final = 16384
 _COLUMNS: Final = 8192
 _BLOCK_BYTES: Final = 4096 * 4
 """Of the Triton kernels that read or copy."""
+_NORMAL_HALF: Final = "normal 16-bit numbers"
+_NORMAL: Final = "normal 32-bit numbers"
+_TURNS: Final = "normal 32-bit numbers, two sources in turn: what is written differs from what was there"
 
 
 def attention_loads() -> list[LoadKernel]:
@@ -37,11 +40,23 @@ def attention_loads() -> list[LoadKernel]:
     return [
         *(
             LoadKernel(
-                "attention_prefill", OpFamily.ATTENTION, f"{shape}, {backend}", prefill, partial(_prefill, backend)
+                "attention_prefill",
+                OpFamily.ATTENTION,
+                f"{shape}, {backend}",
+                prefill,
+                partial(_prefill, backend),
+                _NORMAL_HALF,
             )
             for backend in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION")
         ),
-        LoadKernel("attention_decode", OpFamily.ATTENTION, "64 sequences, 8 KV heads, 2048 tokens", decode, _decode),
+        LoadKernel(
+            "attention_decode",
+            OpFamily.ATTENTION,
+            "64 sequences, 8 KV heads, 2048 tokens",
+            decode,
+            _decode,
+            _NORMAL_HALF,
+        ),
     ]
 
 
@@ -50,17 +65,19 @@ def elementwise_loads() -> list[LoadKernel]:
     numbers = float(_ROWS * _COLUMNS)
     shape = f"{_ROWS} x {_COLUMNS}"
 
-    def load(name: str, family: OpFamily, bytes_a_number: float, build: Callable[[int], Launch]) -> LoadKernel:
+    def load(
+        name: str, family: OpFamily, bytes_a_number: float, build: Callable[[int], Launch], data: str = _NORMAL_HALF
+    ) -> LoadKernel:
         moved = numbers * bytes_a_number
         work = {PowerFeature.DRAM_BYTES: moved, PowerFeature.L2_BYTES: moved}
-        return LoadKernel(name, family, shape, work, build)
+        return LoadKernel(name, family, shape, work, build, data)
 
     return [
         load("rms_norm", OpFamily.NORM, 4, _rms_norm),
         load("silu_and_mul", OpFamily.ACTIVATION, 6, _silu_and_mul),
         load("quantize_fp8", OpFamily.QUANTIZE, 3, _quantize_fp8),
-        load("copy", OpFamily.MEMORY, 8, _copy),
-        load("memcpy", OpFamily.MEMORY, 8, _memcpy),
+        load("copy", OpFamily.MEMORY, 8, _copy, _TURNS),
+        load("memcpy", OpFamily.MEMORY, 8, _memcpy, _TURNS),
         load("add", OpFamily.OTHER, 6, _add),
     ]
 
@@ -77,6 +94,7 @@ def microbenchmark_loads() -> list[LoadKernel]:
             f"{read_bytes / 1e6:.0f} MB",
             {PowerFeature.DRAM_BYTES: read_bytes, PowerFeature.L2_BYTES: read_bytes},
             _dram_read,
+            _NORMAL,
         ),
         LoadKernel(
             "l2_read",
@@ -84,6 +102,7 @@ def microbenchmark_loads() -> list[LoadKernel]:
             "16 MiB again and again",
             {PowerFeature.L2_BYTES: l2_bytes},
             partial(_l2_read, num_programs=num_programs, num_blocks=num_blocks),
+            _NORMAL,
         ),
         LoadKernel(
             "fp32_fma",
@@ -91,6 +110,7 @@ def microbenchmark_loads() -> list[LoadKernel]:
             f"{num_steps} steps",
             {PowerFeature.INSTRUCTIONS: num_programs * 2048 * num_steps / 32},
             partial(_fp32_fma, num_programs=num_programs, num_steps=num_steps),
+            "32-bit numbers of a chaotic map, each launch from where the last one ended",
         ),
     ]
 
@@ -131,7 +151,7 @@ def _rms_norm(device: int) -> Launch:
 
     weight = random_half(device, _COLUMNS)
     x, out = random_half(device, _ROWS, _COLUMNS), random_half(device, _ROWS, _COLUMNS)
-    return rotating([lambda: rms_norm(x, weight, out), lambda: rms_norm(out, weight, x)])
+    return lambda: rms_norm(x, weight, out)
 
 
 def _silu_and_mul(device: int) -> Launch:
@@ -156,12 +176,14 @@ def _copy(device: int) -> Launch:
     from qmeter_native.calibration.triton_kernels import copy
 
     a, b = _two_of_fp32(device)
-    return rotating([lambda: copy(a, b), lambda: copy(b, a)])
+    target = a + b
+    return rotating([lambda: copy(a, target), lambda: copy(b, target)])
 
 
 def _memcpy(device: int) -> Launch:
     a, b = _two_of_fp32(device)
-    return rotating([lambda: a.copy_(b), lambda: b.copy_(a)])
+    target = a + b
+    return rotating([lambda: target.copy_(a), lambda: target.copy_(b)])
 
 
 def _add(device: int) -> Launch:
@@ -197,8 +219,8 @@ def _fp32_fma(device: int, num_programs: int, num_steps: int) -> Launch:
 
     from qmeter_native.calibration.triton_kernels import fp32_fma
 
-    out = torch.empty(num_programs * 2048, dtype=torch.float32, device=f"cuda:{device}")
-    return lambda: fp32_fma(out, num_programs, num_steps)
+    values = torch.rand(num_programs * 2048, dtype=torch.float32, device=f"cuda:{device}")
+    return lambda: fp32_fma(values, num_programs, num_steps)
 
 
 def _two_of_fp32(device: int) -> tuple[Any, Any]:

@@ -46,6 +46,7 @@ def workload_of(checks: list[LoadCheck]) -> dict[str, Any]:
             "class": check.class_key,
             "quantized": check.kernel.is_quantized,
             "shape": check.kernel.shape,
+            "data": check.kernel.data,
             "family": check.kernel.family.value,
             "work": {feature.value: float(amount) for feature, amount in check.kernel.work.items()},
         }

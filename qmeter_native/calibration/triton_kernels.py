@@ -17,6 +17,7 @@ __all__ = [
     "copy",
     "dram_read",
     "fp32_fma",
+    "gemm",
     "l2_read",
     "quantize_fp8",
     "rms_norm",
@@ -44,6 +45,20 @@ def w8a16_gemm(x: Any, weight: Any, scales: Any, out: Any) -> None:
     """``out = (x @ weight) * scales``: x, out float16 (16, K), (16, N); weight int8 (K, N); scales float16 (N,)."""
     k, n = x.shape[1], out.shape[1]
     _w8a16_gemm[(n // 64,)](x, weight, scales, out, k, n, block_n=64, block_k=128, num_warps=4, num_stages=4)
+
+
+def gemm(x: Any, weight: Any, out: Any) -> None:
+    """``out = x @ weight.T``, every tile by one program.
+
+    Args:
+        x: float16, bfloat16 or float8_e4m3fn (M, K); M and N multiples of 128, K of 128.
+        weight: Like ``x``, (N, K).
+        out: float16 or bfloat16 (M, N).
+    """
+    (m, k), n = x.shape, weight.shape[0]
+    inner = 128 // x.element_size()
+    grid = (m // 128 * (n // 128),)
+    _gemm[grid](x, weight, out, m, n, k, block=128, inner=inner, group=8, num_warps=8, num_stages=3)
 
 
 def attention_decode(query: Any, key: Any, value: Any, out: Any) -> None:
@@ -98,9 +113,12 @@ def l2_read(source: Any, out: Any, num_programs: int, num_blocks: int) -> None:
     _l2_read[(num_programs,)](source, out, num_blocks, source.numel() // 4096, block=4096, num_warps=8)
 
 
-def fp32_fma(out: Any, num_programs: int, num_steps: int) -> None:
-    """``num_steps`` fused multiply-adds on each of ``2048 * num_programs`` float32 in registers."""
-    _fp32_fma[(num_programs,)](out, num_steps, 0.999, 0.001, block=2048, num_warps=8)
+def fp32_fma(values: Any, num_programs: int, num_steps: int) -> None:
+    """``num_steps`` fused multiply-adds on each of ``2048 * num_programs`` float32 between -1.9 and 1.9, in registers.
+
+    They walk the map x² - 1.9, which is chaotic: a linear one runs into its fixed point, and then no bit toggles.
+    """
+    _fp32_fma[(num_programs,)](values, num_steps, 1.9, block=2048, num_warps=8)
 
 
 @triton.jit
@@ -135,6 +153,23 @@ def _w8a16_gemm(x, weight, scales, out, k, n, block_n: tl.constexpr, block_k: tl
         total += tl.dot(a, codes.to(tl.float16))
     scale = tl.load(scales + columns).to(tl.float32)
     tl.store(out + rows[:, None] * n + columns[None, :], (total * scale[None, :]).to(tl.float16))
+
+
+@triton.jit
+def _gemm(x, weight, out, m, n, k, block: tl.constexpr, inner: tl.constexpr, group: tl.constexpr):
+    per_group = group * (n // block)  # programs of some rows of tiles, which share weights in L2
+    first = tl.program_id(0) // per_group * group
+    size = tl.minimum(m // block - first, group)
+    tile = tl.program_id(0) % per_group
+    rows = (first + tile % size) * block + tl.arange(0, block)
+    columns = tile // size * block + tl.arange(0, block)
+    depth = tl.arange(0, inner)
+    total = tl.zeros((block, block), dtype=tl.float32)
+    for start in range(0, k, inner):
+        a = tl.load(x + rows[:, None] * k + (start + depth)[None, :])
+        b = tl.load(weight + columns[None, :] * k + (start + depth)[:, None])
+        total = tl.dot(a, b, total)
+    tl.store(out + rows[:, None] * n + columns[None, :], total.to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -220,9 +255,9 @@ def _l2_read(source, out, num_blocks, source_blocks, block: tl.constexpr):
 
 
 @triton.jit
-def _fp32_fma(out, num_steps, factor, summand, block: tl.constexpr):
-    program = tl.program_id(0)
-    values = (tl.arange(0, block) + program).to(tl.float32)
+def _fp32_fma(values, num_steps, less, block: tl.constexpr):
+    offsets = tl.program_id(0) * block + tl.arange(0, block)
+    x = tl.load(values + offsets)
     for _ in range(0, num_steps):
-        values = values * factor + summand
-    tl.store(out + program * block + tl.arange(0, block), values)
+        x = x * x - less
+    tl.store(values + offsets, x)

@@ -16,7 +16,7 @@ def load(name: str) -> LoadKernel:
     def build(device: int) -> None:
         raise AssertionError("nothing is built here")
 
-    return LoadKernel(name, OpFamily.GEMM, "M=1", {PowerFeature.DRAM_BYTES: 1.0}, build)  # type: ignore[arg-type]
+    return LoadKernel(name, OpFamily.GEMM, "M=1", {PowerFeature.DRAM_BYTES: 1.0}, build, "")  # type: ignore[arg-type]
 
 
 def checks(*kernels_of_load: list[str], failures: dict[int, str] | None = None) -> list[LoadCheck]:
@@ -38,6 +38,18 @@ def test_there_are_kinds_of_every_sort_that_serving_runs() -> None:
     families = {kernel.family for kernel in loads.values()}
     assert {OpFamily.GEMM, OpFamily.ATTENTION, OpFamily.NORM, OpFamily.ACTIVATION, OpFamily.MEMORY} <= families
     assert all(amount > 0 for kernel in all_loads() for amount in kernel.work.values())
+    assert all(
+        "normal" in kernel.data or "uniform" in kernel.data or "chaotic" in kernel.data for kernel in all_loads()
+    )
+
+
+def test_large_products_have_shapes_of_whole_waves_and_a_kernel_of_our_own_to_fall_back_to() -> None:
+    for name in ("fp16_gemm_large", "fp8_gemm_large"):
+        shapes = [kernel.shape for kernel in all_loads() if kernel.name == name]
+        sizes = [[int(size[2:]) for size in shape.split()] for shape in shapes[1:-1]]
+        assert len(sizes) >= 3
+        assert all(m * n % (132 * 128 * 128) == 0 for m, n, _ in sizes)
+        assert "Triton" in shapes[-1]
 
 
 def test_weights_of_fewer_bits_are_fewer_bytes() -> None:

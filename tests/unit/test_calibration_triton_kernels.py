@@ -69,3 +69,24 @@ def test_norm_activation_copy_and_sums() -> None:
     torch.testing.assert_close(total[0], source.sum(), rtol=1e-4, atol=1e-3)
     kernels.l2_read(source, total, 1, 4)
     torch.testing.assert_close(total[0], 2 * source.sum(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [128, 1280])  # one group of tiles, and one and a quarter
+def test_products_of_16_bit_numbers(rows: int) -> None:
+    torch.manual_seed(4)
+    x, weight, out = torch.randn(rows, 128).half(), torch.randn(256, 128).half(), torch.empty(rows, 256).half()
+    kernels.gemm(x, weight, out)
+    torch.testing.assert_close(out.float(), x.float() @ weight.float().t(), rtol=1e-2, atol=3e-2)
+
+
+def test_multiply_adds_stay_random_however_often_they_run() -> None:
+    torch.manual_seed(5)
+    values = torch.rand(2048)
+    expected = values.clone()
+    kernels.fp32_fma(values, 1, 3)
+    for _ in range(3):
+        expected = expected * expected - 1.9
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
+    kernels.fp32_fma(values, 1, 400)
+    assert values.abs().max() < 1.9001
+    assert len(values.unique()) > 1900
