@@ -229,6 +229,7 @@ def totals(**changes: Any) -> Totals:
         "energy_gross_j": estimate(5_000.0, 0.001, method="measured"),
         "energy_dynamic_j": estimate(3_000.0),
         "energy_static_j": estimate(1_000.0),
+        "energy_memory_j": Estimate(700.0, method="measured: integral of NVML's memory-scope power"),
         "energy_idle_j": estimate(916.8, 0.01, method="estimated: idle power before the run times wall time"),
         "energy_active_j": estimate(4_083.2, method="estimated: gross minus idle"),
         "average_power_w": estimate(416.7, 0.001, method="measured"),
@@ -246,7 +247,8 @@ def report_without_energy() -> AttributionReport:
     absent = Estimate.missing(NO_SENSOR)
     energies = ("energy_j", "dynamic_j", "static_j", "marginal_j", "energy_share", "j_per_launch")
     figures = (
-        "energy_gross_j", "energy_dynamic_j", "energy_static_j", "energy_idle_j", "energy_active_j", "average_power_w",
+        "energy_gross_j", "energy_dynamic_j", "energy_static_j", "energy_memory_j", "energy_idle_j", "energy_active_j",
+        "average_power_w",
         "j_per_output_token", "j_per_input_token", "j_per_total_token", "j_per_request",
     )  # fmt: skip
     return replace(

@@ -18,7 +18,7 @@ from qmeter_native.model.capture import Capture
 from qmeter_native.model.energy_source import EnergySource
 from qmeter_native.units import NS_PER_S, UJ_PER_J, mw_to_w
 
-__all__ = ["EnergyCurve"]
+__all__ = ["EnergyCurve", "memory_energy"]
 
 _Array = NDArray[Any]
 
@@ -33,6 +33,8 @@ _BOARD_GAIN: Final = 0.05
 """NVML's sensors differ by up to 5 % from board to board (Yang, Adámek, Armour, SC'24)."""
 _POWER_BLUR_NS: Final = 50e6
 """Power samples lag by 20 to 27 ms and average over 25 to 100 ms, half of which blurs each bound of an integral."""
+_MEMORY_MEAN_NS: Final = NS_PER_S
+_MIN_MEMORY_COVERAGE: Final = 0.9
 _MIN_COVERAGE: Final = 0.5
 """Part of the measured window that readings must span; below it a figure would be an extrapolation."""
 
@@ -138,6 +140,19 @@ class EnergyCurve:
         reach_ns = max(1, int(np.median(np.diff(self._points.time_ns))))
         gained_j = self._points.at(time_ns + reach_ns) - self._points.at(time_ns - reach_ns)
         return np.asarray(np.maximum(gained_j, 0.0) / (2 * reach_ns / NS_PER_S))
+
+
+def memory_energy(capture: Capture, device: int) -> float | None:
+    """Joules in the measured window by the device's memory-scope power; None where it was not read throughout.
+
+    Each reading is a mean over the second before it, so it stands for the middle of that.
+    """
+    start_ns, end_ns = capture.manifest.measure_start_ns, capture.manifest.measure_end_ns
+    points = _power_points(capture, device, EnergySource.NVML_POWER_MEMORY_AVERAGE)
+    if points is None or points.coverage(start_ns, end_ns) < _MIN_MEMORY_COVERAGE:
+        return None
+    bounds = points.at(np.array([start_ns, end_ns]) + _MEMORY_MEAN_NS // 2)
+    return float(bounds[1] - bounds[0])
 
 
 def _counter_points(capture: Capture, device: int, source: EnergySource) -> _Points | None:

@@ -25,6 +25,8 @@ _Array = NDArray[Any]
 _Z95: Final = 1.96
 """Two-sided 95 % of a normal distribution."""
 _NO_IDLE_POWER: Final = "idle power was not measured before the run"
+_NO_MEMORY_POWER: Final = "the device does not tell its memory's power"
+_MEMORY: Final = "measured: integral of NVML's memory-scope power"
 _SCALED_IDLE: Final = "estimated: idle power in idle time, scaled from traced windows"
 _ACTIVE: Final = "attributed: gross less idle"
 _SCALED_ACTIVE: Final = "estimated: gross less idle"
@@ -109,6 +111,16 @@ class EnergyPool:
             sum(usage.windows.total_error_j for usage in self.usages),
             _joined([_source(usage, "measured") for usage in self.usages]),
         )
+
+    @property
+    def memory(self) -> Estimate:
+        """What the devices' memories drew by their own readings, which are means over a second."""
+        if self.missing is not None:
+            return Estimate.missing(self.missing)
+        parts_j = [usage.windows.memory_j for usage in self.usages if usage.windows.memory_j is not None]
+        if len(parts_j) < len(self.usages):
+            return Estimate.missing(_NO_MEMORY_POWER)
+        return Estimate(sum(parts_j), method=_MEMORY, reason=self.caveat, systematic=self.systematic)
 
     @property
     def dynamic(self) -> Estimate:

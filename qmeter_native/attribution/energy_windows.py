@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qmeter_native.attribution.energy_curve import EnergyCurve
+from qmeter_native.attribution.energy_curve import EnergyCurve, memory_energy
 from qmeter_native.attribution.power_samples import FinerWindows, PowerSamples
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.device_profile import SensorModel
@@ -47,6 +47,7 @@ class EnergyWindows:
         source: What was read, in words.
         reason: Why ``energy_j`` is None, or what weakens it.
         systematic: Relative error that does not shrink with repeats; None if not known.
+        memory_j: Energy of all windows by the memory's own power readings; None if they were not read.
         is_declared: Nothing was measured: the energy is that of a declared power.
     """
 
@@ -60,6 +61,7 @@ class EnergyWindows:
     source: str
     reason: str | None = None
     systematic: float | None = None
+    memory_j: float | None = None
     is_declared: bool = False
 
     @property
@@ -122,6 +124,7 @@ def energy_windows(capture: Capture, device: DeviceInfo, sensor: SensorModel | N
         source=curve.source,
         reason=f"the readings span {curve.coverage:.0%} of the measured window" if is_weak else None,
         systematic=curve.systematic,
+        memory_j=memory_energy(capture, device.index),
     )
 
 

@@ -59,6 +59,7 @@ def totals(
         energy_gross_j=pool.gross,
         energy_dynamic_j=pool.dynamic,
         energy_static_j=pool.static,
+        energy_memory_j=pool.memory,
         energy_idle_j=pool.idle,
         energy_active_j=pool.active(),
         average_power_w=pool.gross.over(wall_s, "the measured window is empty"),

@@ -192,6 +192,7 @@ class Totals:
 
     ``energy_gross_j`` is what sensors saw. Of it ``energy_dynamic_j`` is what kernels caused, ``energy_static_j`` idle
     and active power in busy time, ``energy_idle_j`` idle power in idle time; ``energy_active_j`` is gross less idle.
+    ``energy_memory_j`` is what the memory's own sensor saw of gross, idle memory included.
     """
 
     wall_s: float
@@ -211,6 +212,7 @@ class Totals:
     energy_gross_j: Estimate
     energy_dynamic_j: Estimate
     energy_static_j: Estimate
+    energy_memory_j: Estimate
     energy_idle_j: Estimate
     energy_active_j: Estimate
     average_power_w: Estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qmeter_native.attribution.energy_curve import EnergyCurve
+from qmeter_native.attribution.energy_curve import EnergyCurve, memory_energy
 from qmeter_native.attribution.energy_windows import energy_windows
 from qmeter_native.model.energy_source import EnergySource
 from qmeter_native.model.tables import CounterWindowTable
@@ -93,3 +93,12 @@ def test_counter_phases_and_the_second_after_them_are_known() -> None:
     builder.add(CounterWindowTable, device=1, enable_ns=T0, disable_ns=T0 + 5 * SECOND)
     is_metered = energy_windows(builder.build(), device()).is_metered
     assert is_metered.tolist() == [False, False, True, True, True, True, False, False, False, False]
+
+
+def test_a_memory_s_own_power_is_a_mean_over_the_second_before_each_reading() -> None:
+    builder = CaptureBuilder(6 * SECOND, {"measure_start_ns": T0 + SECOND, "measure_end_ns": T0 + 5 * SECOND})
+    for number in range(61):  # 30 W for 3 s, then 100 W, seen as a ramp of one second
+        watts = 30 + 70 * min(max((number - 30) / 10, 0), 1)
+        builder.power(number * 100 * MS, round(watts * 1_000), source=EnergySource.NVML_POWER_MEMORY_AVERAGE)
+    assert memory_energy(builder.build(), 0) == pytest.approx(2 * 30 + 2 * 100)
+    assert memory_energy(builder.build(), 1) is None

@@ -65,6 +65,7 @@ def _energy_section(totals: Totals, width: int) -> Section:
         "dynamic": (totals.energy_dynamic_j, "J"),
         "static": (totals.energy_static_j, "J"),
         "idle": (totals.energy_idle_j, "J"),
+        **({} if totals.energy_memory_j.value is None else {"memory, of gross": (totals.energy_memory_j, "J")}),
         "mean power": (totals.average_power_w, "W"),
         "per output token": (totals.j_per_output_token, "J"),
         "per input token": (totals.j_per_input_token, "J"),
