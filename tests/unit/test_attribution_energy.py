@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qmeter_native.attribution.report import attribute
 from qmeter_native.devices.default_profile import default_profile
+from qmeter_native.devices.profile_json import profile_to_dict
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.device_profile import DeviceProfile, SensorModel
 from qmeter_native.model.energy_source import EnergySource
@@ -376,3 +377,14 @@ def test_power_samples_are_a_second_signal_where_their_lag_is_known(watts: float
         methods.add("and power samples" in report.balance.energy[0].method)
     assert True in methods
     assert errors[1].mean() < 1.1 * errors[0].mean()
+
+
+def test_the_profile_that_a_capture_carries_is_taken_unless_another_is_given() -> None:
+    known = default_profile("NVIDIA Test")
+    calibrated = replace(known, date="2026-11-24", power_model=replace(known.power_model, source="calibrated"))
+    builder = one_second()
+    builder.changes |= {"profiles": {"0": profile_to_dict(calibrated)}}
+    capture = builder.build()
+    assert balance_of(capture).profile == "calibrated 2026-11-24"
+    (balance,) = attribute(capture, "test", profiles={0: known}).balance.energy
+    assert balance.profile == "datasheet defaults"
