@@ -60,7 +60,8 @@ class PlanOptions:
         shares: Least and highest power of mixtures below the cap, over that of the kind that draws most alone: 300 to
             610 W on an H200.
         seed: Of what is random: the same plan for the same pilots.
-        part: (i, n): the i-th of n shards of mixtures and interventions, from 1.
+        part: (i, n): the i-th of n shards of mixtures and interventions, from 1: every n-th of each sort, so that
+            shards never overlap, however many windows each has time for.
     """
 
     window_s: float = 5.0
@@ -104,10 +105,9 @@ def plan_loads(pilots: Mapping[str, PilotLoad], idle_w: float, options: PlanOpti
     planner = _Planner(pilots, idle_w, options)
     index, parts = options.part
     groups = [planner.single(name, duty) for name in pilots for duty in options.duties]
-    shared = [planner.mixture(number) for number in range(options.num_mixtures)]
-    shared += [planner.capped(number) for number in range(options.num_capped)]
-    shared += [planner.intervention(number) for number in range(options.num_interventions)]
-    groups += shared[index - 1 :: parts]
+    groups += [planner.mixture(number) for number in range(index - 1, options.num_mixtures, parts)]
+    groups += [planner.capped(number) for number in range(index - 1, options.num_capped, parts)]
+    groups += [planner.intervention(number) for number in range(index - 1, options.num_interventions, parts)]
     order = np.random.default_rng((options.seed, index)).permutation(len(groups))
     windows = _bracketed([groups[position] for position in order], planner, options)
     return LoadPlan(tuple(replace(window, number=number) for number, window in enumerate(windows)))

@@ -57,6 +57,7 @@ def record_loads(
     progress: Callable[[str], None],
     on_window: Callable[[LoadWindow, LoadPlan], None],
     has_counters: bool = True,
+    left_out: Mapping[str, str] | None = None,
 ) -> Capture:
     """Run loads as planned. An interruption ends it early; what was recorded until then is kept.
 
@@ -68,13 +69,14 @@ def record_loads(
         progress: Is told what happens before the plan's windows.
         on_window: Is told each window of the plan before it runs.
         has_counters: Whether to sample hardware counters of each kind alone first.
+        left_out: Names of loads that do not run, and why.
 
     Raises:
         CaptureError: The capture exists already or cannot be written.
         DeviceError: There is no GPU, or its power cannot be read.
     """
     with _session(path) as session:
-        session.describe(workload=workload_of(list(checks)))
+        session.describe(workload=workload_of(checks, left_out or {}))
         try:
             _record(session, device, checks, planner, progress, on_window, has_counters)
         except KeyboardInterrupt:

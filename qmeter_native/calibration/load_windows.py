@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,8 +39,11 @@ _MAX_LEAKAGE: Final = 1.0
 _FEATURES: Final = tuple(PowerFeature)
 
 
-def workload_of(checks: list[LoadCheck]) -> dict[str, Any]:
-    """What a session's manifest says of its loads (`Session.describe`), so that `load_problem` knows them again."""
+def workload_of(checks: Sequence[LoadCheck], left_out: Mapping[str, str]) -> dict[str, Any]:
+    """What a session's manifest says of its loads (`Session.describe`), so that `load_problem` knows them again.
+
+    ``left_out`` says why loads do not run, by name.
+    """
     kinds = {
         check.kernel.name: {
             "class": check.class_key,
@@ -52,7 +55,7 @@ def workload_of(checks: list[LoadCheck]) -> dict[str, Any]:
         }
         for check in checks
     }
-    return {"name": "loads", "kinds": kinds}
+    return {"name": "loads", "kinds": kinds, "left_out": dict(left_out)}
 
 
 def load_problem(

@@ -25,10 +25,10 @@ class _Series:
     """Points of one colour: measured, predicted, half of the prediction's or the measurement's interval, a title."""
 
     name: str
-    measured: Sequence[float]
-    predicted: Sequence[float]
-    half: Sequence[float]
-    titles: Sequence[str]
+    measured: list[float]
+    predicted: list[float]
+    half: list[float]
+    titles: list[str]
 
 
 def truth_picture(truth: Truth, title: str) -> str:
@@ -54,15 +54,16 @@ def truth_picture(truth: Truth, title: str) -> str:
 
 
 def _windows(truth: Truth) -> list[_Series]:
-    problem, hidden = truth.loads.problem, truth.hidden
-    series = []
-    for name, rows in (("below the cap", truth.is_uncapped), ("at the cap", truth.is_capped)):
-        length_s = problem.length_s[rows]
-        titles = [window.group for window, chosen in zip(truth.loads.windows, rows, strict=True) if chosen]
-        measured_w, predicted_w = problem.energy_j[rows] / length_s, hidden.mean_j[rows] / length_s
-        half_w = 1.96 * hidden.error_j[rows] / length_s
-        series.append(_Series(name, measured_w.tolist(), predicted_w.tolist(), half_w.tolist(), titles))
-    return series
+    series = {name: _Series(name, [], [], [], []) for name in ("below the cap", "at the cap")}
+    for board in truth.boards:
+        problem, hidden = board.loads.problem, board.hidden
+        for name, rows in zip(series, (board.is_uncapped, board.is_capped), strict=True):
+            length_s = problem.length_s[rows]
+            series[name].measured.extend((problem.energy_j[rows] / length_s).tolist())
+            series[name].predicted.extend((hidden.mean_j[rows] / length_s).tolist())
+            series[name].half.extend((1.96 * hidden.error_j[rows] / length_s).tolist())
+            series[name].titles.extend(board.loads.windows[row].group for row in rows.nonzero()[0])
+    return list(series.values())
 
 
 def _interventions(truth: Truth) -> list[_Series]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,29 +13,46 @@ from threading import Event
 from typing import Any, Final
 
 from qmeter_native.calibration.gpu import Gpu
-from qmeter_native.calibration.load_kernels import LoadCheck, chosen_loads
+from qmeter_native.calibration.load_kernels import LoadCheck, all_loads, chosen_loads
 from qmeter_native.calibration.load_plan import IDLE_SETTLE_S, SETTLE_S, LoadPlan, PilotLoad, PlanOptions, plan_loads
 from qmeter_native.calibration.load_session import record_loads, traced_loads
 from qmeter_native.calibration.load_window import LoadWindow
-from qmeter_native.calibration.load_windows import load_problem
 from qmeter_native.calibration.result_document import Metric, write_result
 from qmeter_native.calibration.synthetic import coverage
-from qmeter_native.calibration.truth import Truth, recompute, truth_row, wilson_interval
+from qmeter_native.calibration.truth import Truth, recompute, wilson_interval
 from qmeter_native.calibration.truth_picture import truth_picture
+from qmeter_native.calibration.truth_rows import LOADS, measured_row, read_rows
 from qmeter_native.calibration.truth_targets import Verdict, verdicts
-from qmeter_native.devices.default_profile import default_profile
-from qmeter_native.errors import CaptureError, UsageError
+from qmeter_native.errors import UsageError
 from qmeter_native.model.capture import Capture
 
-__all__ = ["VerifyOptions", "VerifyResult", "read_rows", "run_verify", "truth_plan"]
+__all__ = ["KINDS", "VerifyOptions", "VerifyResult", "run_verify", "truth_plan"]
 
 Show = Callable[[str, str, float, "float | None"], None]
 """Is told the step, its figures, how much of it is done, and of how much; None where that is not known."""
 
+KINDS: Final = (
+    "fp16_gemm_large",
+    "fp16_gemm_m128",
+    "fp16_gemm_m16",
+    "fp8_gemm_m16",
+    "int8_gemm_large",
+    "int8_gemm_m32",
+    "int4_gemm_m16",
+    "w4a16_gemm_m16",
+    "w8a16_gemm_m16",
+    "attention_prefill",
+    "attention_decode",
+    "rms_norm",
+    "silu_and_mul",
+    "copy",
+)
+"""What serving runs. Each more takes a run 11 s: with these, two runs of 560 s make the whole test."""
 _STEP: Final = "truth test"
 _CASES_PER_KIND: Final = 40
 """Of made-up GPUs: 240 cases in all."""
-_MIN_SCALE: Final = 0.1
+_SCALES: Final = [percent / 100 for percent in range(100, 9, -1)]
+"""How much of the test's mixtures and interventions a run may take: as much as fits, and at least a tenth."""
 _WINDOWS_OF_INTERVENTION: Final = 4
 
 
@@ -46,9 +63,11 @@ class VerifyOptions:
     Attributes:
         budget_s: How long this run may take, roughly; fewer windows where it is short.
         part: (i, n): the i-th of n runs that share the test's mixtures and interventions.
-        rows: Result files of earlier runs. With them nothing is run: they are put together.
+        rows: Of earlier runs: result files, captures of loads, or folders of ``folder``'s kind, also of a run that was
+            killed. With them nothing is run: they are put together.
         output: Result file to write; a picture ``.svg`` goes beside it. None writes none.
         folder: Where captures stay; None to throw them away.
+        kinds: Names of the loads.
     """
 
     budget_s: float = 900.0
@@ -56,8 +75,12 @@ class VerifyOptions:
     rows: tuple[Path, ...] = ()
     output: Path | None = None
     folder: Path | None = None
+    kinds: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
+        known = {kernel.name for kernel in all_loads()}
+        if unknown := [name for name in self.kinds if name not in known]:
+            raise UsageError(f"there is no load {unknown[0]!r}", f"Choose among {', '.join(sorted(known))}.")
         index, count = self.part
         if not 1 <= index <= count:
             raise UsageError(f"there is no part {index} of {count}", "Give --part I/N with I from 1 to N.")
@@ -96,7 +119,7 @@ def run_verify(gpu: Gpu | None, options: VerifyOptions, stop: Event, show: Show)
         show: Is told where it is.
 
     Raises:
-        CaptureError: Too few mixtures were measured for a test, or a file has no rows.
+        CaptureError: Too few mixtures were measured for a test, or a file or capture is none of one.
         DeviceError: The GPU is lost, or has no energy counter.
         UsageError: There is neither a GPU nor a file.
     """
@@ -135,40 +158,21 @@ def truth_plan(pilots: Mapping[str, PilotLoad], idle_w: float, part: tuple[int, 
     """
     full = PlanOptions(part=part)
     window_s = full.window_s + SETTLE_S
-    fixed_s = full.soak_s + full.num_brackets * (full.window_s + IDLE_SETTLE_S)
+    fixed_s = full.soak_s + SETTLE_S + full.num_brackets * (full.window_s + IDLE_SETTLE_S)
     fixed_s += len(pilots) * len(full.duties) * window_s
-    num_shared = full.num_mixtures + full.num_capped + _WINDOWS_OF_INTERVENTION * full.num_interventions
-    scale = min(max((left_s - fixed_s) / (num_shared * window_s / part[1]), _MIN_SCALE), 1.0)
+    for scale in _SCALES:
+        mixtures, capped = (max(1, round(scale * count / part[1])) for count in (full.num_mixtures, full.num_capped))
+        interventions = max(1, math.floor(scale * full.num_interventions / part[1]))
+        num_windows = mixtures + capped + _WINDOWS_OF_INTERVENTION * interventions
+        if fixed_s + num_windows * window_s <= left_s:
+            break
     few = replace(
         full,
-        num_mixtures=round(scale * full.num_mixtures),
-        num_capped=round(scale * full.num_capped),
-        num_interventions=round(scale * full.num_interventions),
+        num_mixtures=mixtures * part[1],
+        num_capped=capped * part[1],
+        num_interventions=interventions * part[1],
     )
     return plan_loads(pilots, idle_w, few)
-
-
-def read_rows(paths: Sequence[Path]) -> tuple[str, list[dict[str, Any]], list[str]]:
-    """Device, rows and notes of result files of the truth test.
-
-    Raises:
-        CaptureError: A file cannot be read, has no rows, or is of another GPU.
-    """
-    device, rows, notes = "", [], []
-    for path in paths:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            found, name = document["rows"], document["device"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CaptureError(
-                f"{path} is no result file of the truth test: {error}", "Give files of --verify."
-            ) from error
-        if device and name != device:
-            raise CaptureError(f"{path} is of {name}, the files before of {device}", "Put one GPU's runs together.")
-        device = name
-        rows += found
-        notes += [note for note in document.get("notes", []) if note not in notes]
-    return device, rows, notes
 
 
 def _measured(gpu: Gpu, options: VerifyOptions, stop: Event, show: Show) -> tuple[dict[str, Any], list[str]]:
@@ -177,23 +181,17 @@ def _measured(gpu: Gpu, options: VerifyOptions, stop: Event, show: Show) -> tupl
     with kept as name:
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        checks, left_out = chosen_loads(
-            traced_loads(folder / "checks.qmt", gpu.ordinal, lambda text: show("loads", text, 0, None))
-        )
-        capture = _recorded(folder / "loads.qmt", gpu, checks, options, begin_s, stop, show)
-    device = next(info.index for info in capture.manifest.devices if info.uuid == gpu.uuid)
-    prior = default_profile(gpu.name, gpu.uuid, gpu.compute_capability)
-    loads = load_problem(capture, device, gpu.chip, prior.power_model.reference_mhz)
-    notes = [f"The load {name} was left out: {reason}." for name, reason in left_out.items()]
-    notes += [entry.message for entry in capture.manifest.validity]
-    modes = {mode.value: loads.problem.modes.count(mode) for mode in set(loads.problem.modes)}
-    notes.append("Work of kinds is known by " + ", ".join(f"{mode} ({count})" for mode, count in modes.items()) + ".")
-    return truth_row(loads, prior), notes
+        kernels = [kernel for kernel in all_loads() if kernel.name in options.kinds]
+        checks = traced_loads(folder / "checks.qmt", gpu.ordinal, lambda text: show("loads", text, 0, None), kernels)
+        capture = _recorded(folder / LOADS, gpu, checks, options, begin_s, stop, show)
+    return measured_row(capture, next(info for info in capture.manifest.devices if info.uuid == gpu.uuid))
 
 
 def _recorded(
     path: Path, gpu: Gpu, checks: list[LoadCheck], options: VerifyOptions, begin_s: float, stop: Event, show: Show
 ) -> Capture:
+    chosen, left_out = chosen_loads(checks)
+
     def planner(pilots: Mapping[str, PilotLoad], idle_w: float) -> LoadPlan:
         return truth_plan(pilots, idle_w, options.part, options.budget_s - (time.monotonic() - begin_s))
 
@@ -203,7 +201,10 @@ def _recorded(
         done_s = sum(before.length_s + SETTLE_S for before in plan.windows[: window.number])
         show(_STEP, f"{window.number}/{len(plan.windows)} {window.group or window.role.value}", done_s, plan.length_s)
 
-    return record_loads(path, gpu.ordinal, checks, planner, lambda text: show("loads", text, 0, None), on_window)
+    def progress(text: str) -> None:
+        show("loads", text, 0, None)
+
+    return record_loads(path, gpu.ordinal, chosen, planner, progress, on_window, left_out=left_out)
 
 
 def _write(

@@ -27,8 +27,8 @@ Examples:
   qmeter-native calibrate --output h200.json --captures h200-calibration
   qmeter-native calibrate --show h200.json
   qmeter-native calibrate --verify --output truth.json
-  qmeter-native calibrate --verify --part 1/3 --budget 540 --output truth-1.json
-  qmeter-native calibrate --verify --rows truth-1.json --rows truth-2.json --rows truth-3.json
+  qmeter-native calibrate --verify --part 1/2 --budget 560 --output truth-1.json
+  qmeter-native calibrate --verify --rows truth-1.json --rows truth-2.json
 
 \b
 Ctrl-C ends it and keeps what was measured; a second one keeps nothing.
@@ -36,7 +36,7 @@ Next: qmeter-native trace --model builtin:stdlib-lm
 """
 _NEXT: Final = "qmeter-native trace --model builtin:stdlib-lm"
 _BUDGET_S: Final = 900.0
-_OF_VERIFY: Final = ("budget", "part", "rows")
+_OF_VERIFY: Final = ("budget", "part", "kinds", "rows")
 
 
 @click.command(epilog=_EPILOG)
@@ -52,8 +52,12 @@ _OF_VERIFY: Final = ("budget", "part", "rows")
 @click.option("--verify", "is_verify", is_flag=True, help="Test what is claimed of joules against the energy counter.")
 @click.option("--budget", type=float, help="Seconds that --verify may take.  [default: 900]")
 @click.option("--part", metavar="I/N", help="The I-th of N runs that share the test of --verify.")
+@click.option("--kinds", metavar="A,B,…", help="The loads that --verify runs.  [default: 14 that serving runs]")
 @click.option(
-    "--rows", type=click.Path(path_type=Path), multiple=True, help="Put result files of --verify together instead."
+    "--rows",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Put result files, or folders of --captures, of --verify together instead.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print the profile, or the test's figures, as JSON.")
 def calibrate(
@@ -135,16 +139,18 @@ def _verify(
     is_json: bool,
     budget: float | None,
     part: str | None,
+    kinds: str | None,
     rows: tuple[Path, ...],
 ) -> None:
     """Exits with 3 if a figure misses its target; counts that a short run cannot reach do not count."""
     from dataclasses import asdict
 
     from qmeter_native.calibration.gpu import find_gpu
-    from qmeter_native.calibration.verify import VerifyOptions, run_verify
+    from qmeter_native.calibration.verify import KINDS, VerifyOptions, run_verify
     from qmeter_native.cli.run_display import RunDisplay
 
-    options = VerifyOptions(_BUDGET_S if budget is None else budget, _part(part), rows, output, captures)
+    names = KINDS if kinds is None else tuple(kinds.split(","))
+    options = VerifyOptions(_BUDGET_S if budget is None else budget, _part(part), rows, output, captures, names)
     gpu = None if rows else find_gpu(device)
     with RunDisplay() as display:
         result = run_verify(gpu, options, display.stop, display.show_step)

@@ -30,7 +30,7 @@ def loads() -> LoadProblem:
 
 @cache
 def found() -> Truth:
-    return truth(loads(), PROFILE.power_model)
+    return truth([(loads(), PROFILE.power_model)])
 
 
 def spoiled(change: float) -> LoadProblem:
@@ -52,7 +52,7 @@ def test_a_gpu_that_follows_the_model_is_predicted_almost_exactly() -> None:
 
 
 def test_windows_that_no_model_can_follow_are_reported_as_errors() -> None:
-    metrics = truth(spoiled(0.10), PROFILE.power_model).metrics
+    metrics = truth([(spoiled(0.10), PROFILE.power_model)]).metrics
     assert metrics["window_error_median_uncapped"].value > 0.05
     assert metrics["coverage_windows"].value > 0.6
 
@@ -81,7 +81,7 @@ def test_none_of_an_interventions_windows_moves_its_prediction() -> None:
 
 def test_every_mixture_and_intervention_is_predicted_and_no_single_is() -> None:
     is_hidden = has_role(loads(), WindowRole.MIXTURE, WindowRole.INTERVENTION)
-    np.testing.assert_array_equal(np.isfinite(found().hidden.mean_j), is_hidden)
+    np.testing.assert_array_equal(np.isfinite(found().boards[0].hidden.mean_j), is_hidden)
 
 
 def test_interventions_have_the_joules_of_the_launches_that_they_change() -> None:
@@ -102,14 +102,14 @@ def test_the_sum_of_isolated_energies_is_right_where_clocks_do_not_move() -> Non
 
 
 def test_mean_power_times_time_is_wrong_for_mixtures_that_differ() -> None:
-    rows = found().is_uncapped
+    rows = found().boards[0].is_uncapped
     errors = np.abs(mean_power_j(loads(), rows) / loads().problem.energy_j - 1)[rows]
     assert 0.01 < np.median(errors) < 0.3
     assert found().metrics["mean_power_error_median_uncapped"].value == pytest.approx(np.median(errors))
 
 
 def test_a_window_does_not_enter_its_own_mean_power() -> None:
-    rows = found().is_uncapped
+    rows = found().boards[0].is_uncapped
     row = int(np.flatnonzero(rows)[0])
     problem = loads().problem
     energy_j = problem.energy_j.copy()
@@ -133,11 +133,32 @@ def test_rows_of_two_runs_make_one_test() -> None:
     assert both["num_interventions"].value == 8
 
 
+def test_boards_are_fitted_by_themselves_and_their_errors_pooled() -> None:
+    problem = loads().problem
+    brighter = replace(problem, energy_j=1.05 * problem.energy_j, idle_w=1.05 * problem.idle_w)  # another gain
+    other = truth_row(replace(loads(), problem=brighter), replace(PROFILE, uuid="GPU-1"))
+    row = truth_row(loads(), PROFILE)
+    apart, alone = recompute([row, other]), recompute([row])
+    assert apart.metrics["num_boards"].value == 2
+    assert apart.metrics["num_kernel_kinds"].value == 8
+    assert apart.metrics["window_error_median_uncapped"].n == 30
+    assert apart.metrics["window_error_p95_uncapped"].value < 0.01
+    assert len(apart.unseen) == 2 * len(alone.unseen)
+    as_one = recompute([row, {**other, "profile": row["profile"]}])
+    assert as_one.metrics["window_error_median_uncapped"].value > 0.015
+
+
+def test_a_board_without_mixtures_leaves_the_others_figures_alone() -> None:
+    few = made_up_plan(LOADS, num_mixtures=0, num_capped=0, num_interventions=0)
+    empty = truth_row(load_problem(load_capture(LOADS, few), 0, None), replace(PROFILE, uuid="GPU-1"))
+    assert recompute([truth_row(loads(), PROFILE), empty]).metrics["num_boards"].value == 1
+
+
 def test_capped_mixtures_are_reported_apart() -> None:
     problem = loads().problem
     gapless = np.array([w.role is WindowRole.MIXTURE and w.slot_s == 0 for w in loads().windows])
     capped = replace(loads(), problem=replace(problem, cap_w=np.where(gapless, 700.0, 0.0)))
-    metrics = truth(capped, PROFILE.power_model).metrics
+    metrics = truth([(capped, PROFILE.power_model)]).metrics
     assert metrics["num_capped_mixtures"].value == 3
     assert metrics["num_uncapped_mixtures"].value == 12
     assert {"window_error_median_capped", "cap_error_median_capped"} <= set(metrics)
@@ -153,7 +174,7 @@ def test_counts_say_what_was_tested() -> None:
 def test_too_few_mixtures_are_no_test() -> None:
     few = made_up_plan(LOADS, num_mixtures=1, num_capped=0, num_interventions=0)
     with pytest.raises(CaptureError, match="1 mixtures"):
-        truth(load_problem(load_capture(LOADS, few), 0, None), PROFILE.power_model)
+        truth([(load_problem(load_capture(LOADS, few), 0, None), PROFILE.power_model)])
     with pytest.raises(CaptureError, match="no rows"):
         recompute([])
 

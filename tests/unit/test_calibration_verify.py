@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -20,10 +21,13 @@ from qmeter_native.calibration.result_document import Metric, write_result
 from qmeter_native.calibration.synthetic import KINDS
 from qmeter_native.calibration.truth import truth_row
 from qmeter_native.calibration.truth_targets import TARGETS, verdicts
+from qmeter_native.calibration.verify import KINDS as TRUTH_KINDS
 from qmeter_native.calibration.verify import VerifyOptions, VerifyResult, run_verify, truth_plan
 from qmeter_native.devices import default_profile
 from qmeter_native.errors import CaptureError, UsageError
 from qmeter_native.reporters.console.truth import print_truth
+from qmeter_native.storage.writer import write_capture
+from tests.factories import CaptureBuilder
 from tests.loads import load_capture, made_up_loads, made_up_plan
 
 PILOTS = {f"kind{number}": PilotLoad(1e-4 * (1 + number % 4), 500.0 + 20 * number) for number in range(10)}
@@ -66,6 +70,30 @@ def test_a_plan_with_time_to_spare_is_the_whole_protocol() -> None:
     assert roles.count(WindowRole.MIXTURE) == 36 + 12
     assert roles.count(WindowRole.INTERVENTION) == 4 * 12
     assert all(window.length_s >= 5 for window in plan.windows)
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_one_run_of_two_on_an_h200_fits_560_seconds(part: int) -> None:
+    pilots = {name: PilotLoad(1e-4 * (1 + number % 4), 450.0 + 20 * number) for number, name in enumerate(TRUTH_KINDS)}
+    plan = truth_plan(pilots, 130.0, (part, 2), 560.0 - 75.0)  # checks, the counter pass and pilots take 75 s
+    roles = [window.role for window in plan.windows]
+    paced = sum(window.slot_s > 0 for window in plan.windows if window.role is WindowRole.MIXTURE)
+    assert plan.length_s <= 560.0 - 75.0
+    assert paced >= 17
+    assert roles.count(WindowRole.MIXTURE) - paced >= 6
+    assert roles.count(WindowRole.INTERVENTION) >= 4 * 5
+    assert roles.count(WindowRole.SINGLE) == 2 * 14
+
+
+def test_parts_never_share_a_window_even_with_different_budgets() -> None:
+    def groups(part: int, left_s: float) -> set[str]:
+        plan = truth_plan(PILOTS, 125.0, (part, 2), left_s)
+        return {window.group for window in plan.windows if window.role in (WindowRole.MIXTURE, WindowRole.INTERVENTION)}
+
+    first, second = groups(1, 320.0), groups(2, 900.0)
+    assert first
+    assert not first & second
+    assert groups(1, 900.0) > first
 
 
 def test_runs_are_put_together_from_their_files(result: VerifyResult) -> None:
@@ -117,6 +145,27 @@ def test_a_file_that_is_none_of_the_truth_test_is_named(tmp_path: Path, text: st
         run_verify(None, VerifyOptions(rows=(path,)), Event(), shown)
 
 
+def test_a_run_is_also_read_from_the_folder_of_its_captures(tmp_path: Path) -> None:
+    loads = made_up_loads()
+    plan = made_up_plan(loads, num_mixtures=8, num_capped=0, num_interventions=2, part=(2, 2))
+    capture = load_capture(loads, plan)
+    device = replace(capture.manifest.devices[0], name="NVIDIA H200", uuid="GPU-0")
+    capture = replace(capture, manifest=replace(capture.manifest, devices=(device,)))
+    write_capture(capture, tmp_path / "run" / "loads.qmt")
+    files = (result_file(tmp_path / "1.json", 1), tmp_path / "run")
+    found = run_verify(None, VerifyOptions(rows=files), Event(), shown)
+    assert found.metrics["num_uncapped_mixtures"].value == 8
+    assert "Work of kinds is known by shapes (6)." in found.notes
+    alone = run_verify(None, VerifyOptions(rows=(tmp_path / "run" / "loads.qmt",)), Event(), shown)
+    assert alone.metrics["num_uncapped_mixtures"].value == 4
+
+
+def test_a_capture_of_something_else_is_named(tmp_path: Path) -> None:
+    write_capture(CaptureBuilder(1000).build(), tmp_path / "x.qmt")
+    with pytest.raises(CaptureError, match=r"x\.qmt is no capture of the truth test"):
+        run_verify(None, VerifyOptions(rows=(tmp_path / "x.qmt",)), Event(), shown)
+
+
 def test_a_missing_figure_misses_its_target_and_a_met_one_meets_it() -> None:
     found = {
         verdict.target.metric: verdict for verdict in verdicts({"window_error_median_uncapped": Metric(0.01, "1")})
@@ -143,5 +192,7 @@ def test_senseless_options_are_refused() -> None:
         VerifyOptions(part=(4, 3))
     with pytest.raises(UsageError, match="seconds"):
         VerifyOptions(budget_s=0)
+    with pytest.raises(UsageError, match="no load 'fp5'"):
+        VerifyOptions(kinds=("copy", "fp5"))
     with pytest.raises(UsageError, match="needs a GPU"):
         run_verify(None, VerifyOptions(), Event(), shown)
