@@ -83,4 +83,5 @@ class SensorView:
         """
         since_ns = (time_ns - self.ticks.time_ns[0]).astype(float)
         seen: _Array = np.interp(since_ns, self._time_ns, self._seen_ns)
-        return seen + np.minimum(since_ns, 0.0) + np.maximum(since_ns - self._time_ns[-1], 0.0)
+        beyond: _Array = np.minimum(since_ns, 0.0) + np.maximum(since_ns - self._time_ns[-1], 0.0)
+        return seen + beyond
