@@ -14,6 +14,7 @@ from qmeter_native.model.tables import CounterTable, CounterWindowTable, KernelT
 from tests.factories import T0, CaptureBuilder
 
 _Array = NDArray[Any]
+_RAMP_STEPS = 15
 
 
 def kernel_rows(start_ns: _Array, end_ns: _Array, class_id: _Array, stream: _Array | int = 7) -> KernelTable:
@@ -42,6 +43,8 @@ def counted(
     interval_ns: int = 50_000,
     noise: float = 0.0,
     lag_ns: int = 0,
+    ramp_ns: int = 0,
+    jitter_ns: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> Capture:
     """A capture of kernels and of samples of what they did.
@@ -53,16 +56,19 @@ def counted(
         interval_ns: Length of a sample.
         noise: Relative noise of each sample.
         lag_ns: By how much samples are stamped late.
+        ramp_ns: Time in which a kernel's rate rises linearly at its beginning, and falls at its end.
+        jitter_ns: Standard deviation of each stamp.
         rng: Of the noise and of the phase of the first sample.
     """
     rng = rng or np.random.default_rng(0)
     begin = int(kernels.start_ns[0]) - interval_ns + int(rng.integers(interval_ns))
     edges = np.arange(begin, int(kernels.end_ns.max()) + 2 * interval_ns, interval_ns)
+    stamps = edges + lag_ns + np.rint(jitter_ns * rng.standard_normal(len(edges))).astype("i8")
     tables = []
     for quantity, rate in rates.items():
-        value = np.diff(_cumulative(kernels, np.array(rate), background, edges))
+        value = np.diff(_ramped(kernels, np.array(rate), background, edges, ramp_ns))
         value *= 1 + noise * rng.standard_normal(len(value))
-        tables.append(_samples(quantity, edges + lag_ns, value))
+        tables.append(_samples(quantity, stamps, value))
     builder = CaptureBuilder(int(edges[-1]) - T0 + 1_000_000)
     for number in range(int(kernels.class_id.max()) + 1):
         builder.kernel(0, 1, f"kernel{number}")
@@ -97,6 +103,17 @@ def _window(start_ns: int, stop_ns: int, interval_ns: int, num_samples: int) -> 
         num_samples=[num_samples],
         num_lost=[0],
     )
+
+
+def _ramped(kernels: KernelTable, rate: _Array, background: float, time_ns: _Array, ramp_ns: int) -> _Array:
+    """`_cumulative` of kernels whose rates rise and fall: the mean of kernels that begin later and end earlier."""
+    cuts_ns = (np.arange(_RAMP_STEPS) + 0.5) * ramp_ns / _RAMP_STEPS if ramp_ns else np.zeros(1)
+    parts = []
+    for cut_ns in cuts_ns.astype("i8"):
+        cut = replace(kernels, start_ns=kernels.start_ns + cut_ns, end_ns=kernels.end_ns - cut_ns)
+        parts.append(_cumulative(cut, rate, background, time_ns))
+    counts: _Array = np.mean(parts, axis=0)
+    return counts
 
 
 def _cumulative(kernels: KernelTable, rate: _Array, background: float, time_ns: _Array) -> _Array:

@@ -33,7 +33,7 @@ from qmeter_native.capture.session import Session, SessionOptions  # noqa: E402
 from qmeter_native.model.capture import Capture  # noqa: E402
 from qmeter_native.storage.reader import read_capture  # noqa: E402
 from tools.pm_power import StateWindow, power_metrics  # noqa: E402
-from tools.pm_sampling import fresh, open_sampler, paced_load, sampling  # noqa: E402
+from tools.pm_sampling import edge_load, fresh, open_sampler, paced_load, sampling  # noqa: E402
 from tools.results import Metric, write_result  # noqa: E402
 
 EXPERIMENTS = ("power", "alignment", "decode", "outside")
@@ -88,7 +88,7 @@ def measure_alignment(folder: Path, arguments: argparse.Namespace) -> dict[str, 
     stats = {}
     for interval_us in ALIGNED_US:
         with Session(fresh(folder / f"alignment-{interval_us}us.qmt"), SessionOptions(device="cuda")) as session:
-            load = paced_load()
+            load = edge_load()
             load.run(SETTLE_S)
             count = None if interval_us >= 50 else 4  # for more bursts: DRAM, L2 and SM activity come first
             with sampling(session, interval_ns=interval_us * 1000, count=count, is_kept=True) as sampler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
     from qmeter_native.capture.session import Session
 
-__all__ = ["fresh", "open_sampler", "paced_load", "sampling"]
+__all__ = ["edge_load", "fresh", "open_sampler", "paced_load", "sampling"]
 
 _LOADS = ("fp16_gemm_m128", "rms_norm", "copy")
 _BURST_S = 0.0015
 """Of each load in a slot: three make a duty of 45 %, below any power limit."""
 _SLOT_S = 0.010
+_EDGE_KERNELS = 200
+"""Of `edge_load`'s graphs: 13 ms a replay."""
+_EDGE_KERNEL_S = (10e-6, 40e-6)
+_EDGE_GAP_S = (10e-6, 60e-6)
 
 
 def fresh(path: Path) -> Path:
@@ -81,6 +86,34 @@ def paced_load(device: int = 0) -> Any:
     launches = {name: kernels[name].build(device) for name in _LOADS}
     counts = {name: max(1, round(_BURST_S / _launch_s(launch))) for name, launch in launches.items()}
     return LoadSlots(launches, counts, _SLOT_S, seed=0)
+
+
+def edge_load(device: int = 0) -> Any:
+    """Many sharp edges of SM activity: `LoadSlots` of short kernels of multiply-adds on all SMs, and gaps between them.
+
+    A gap is a kernel of one thread that sleeps. Lengths of both are random, so that edges fall anywhere in samples. The
+    slots' order is random too, so two kernels or two gaps may follow each other.
+    """
+    import random
+
+    import torch
+
+    from qmeter_native.calibration.load_slots import LoadSlots
+    from qmeter_native.calibration.triton_kernels import fp32_fma
+
+    chance = random.Random(0)
+    num_programs = torch.cuda.get_device_properties(device).multi_processor_count
+    values = torch.rand(num_programs * 2048, dtype=torch.float32, device=f"cuda:{device}")
+    step_s = _launch_s(lambda: fp32_fma(values, num_programs, 8192)) / 8192
+    cycle_s = _launch_s(lambda: torch.cuda._sleep(1_000_000)) / 1_000_000
+    launches: dict[str, Any] = {}
+    for number in range(_EDGE_KERNELS):
+        steps, cycles = chance.uniform(*_EDGE_KERNEL_S) / step_s, chance.uniform(*_EDGE_GAP_S) / cycle_s
+        launches[f"kernel {number}"] = partial(fp32_fma, values, num_programs, round(steps))
+        launches[f"gap {number}"] = partial(torch.cuda._sleep, round(cycles))
+    for launch in launches.values():
+        launch()
+    return LoadSlots(launches, dict.fromkeys(launches, 1), 0.0, seed=0)
 
 
 def _launch_s(launch: Any, repeats: int = 20) -> float:
