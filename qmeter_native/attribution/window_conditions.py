@@ -18,6 +18,9 @@ _Array = NDArray[Any]
 
 _REACH_NS: Final = 1_000_000
 """A clock reading counts as taken under load if kernels ran for half of the 2 ms around it."""
+_READ_NS: Final = 100_000_000
+_LONGEST_HOLD_NS: Final = 1_200_000_000
+"""Clocks are read so often, and recorded when they change, at the latest after a second."""
 _MIN_CAPPED: Final = 0.05
 """Part of a window in which the power limit held clocks down, from which it counts as capped."""
 _POWER_REASONS: Final = 0x4 | 0x80
@@ -44,7 +47,9 @@ class WindowConditions:
         clocks = capture.clocks
         rows = np.flatnonzero(clocks.device == device.index)
         rows = rows[np.argsort(clocks.time_ns[rows], kind="stable")]
-        time_ns, mhz, celsius = clocks.time_ns[rows], clocks.sm_mhz[rows], clocks.temperature_c[rows]
+        time_ns, row = _readings(clocks.time_ns[rows])
+        rows = rows[row]
+        mhz, celsius = clocks.sm_mhz[rows], clocks.temperature_c[rows]
         loaded = busy.between(time_ns - _REACH_NS, time_ns + _REACH_NS) >= _REACH_NS
         is_clock, is_warm = mhz > 0, celsius > 0
         if (is_clock & loaded).any():
@@ -62,6 +67,15 @@ def mean_temperature(capture: Capture, device: DeviceInfo, start_ns: int, end_ns
     is_read = (clocks.device == device.index) & (clocks.time_ns >= start_ns) & (clocks.time_ns < end_ns)
     readings = clocks.temperature_c[is_read & (clocks.temperature_c > 0)]
     return float(readings.mean()) if len(readings) else None
+
+
+def _readings(row_ns: _Array) -> tuple[_Array, _Array]:
+    """Times of readings and the row that each is of: rows hold only readings that differ from the one before."""
+    gap_ns = np.minimum(np.diff(row_ns, append=row_ns[-1:] + 1), _LONGEST_HOLD_NS)
+    count = np.maximum(-(-gap_ns // _READ_NS), 1)
+    row = np.repeat(np.arange(len(row_ns)), count)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    return row_ns[row] + number * _READ_NS, row
 
 
 def _means(time_ns: _Array, value: _Array, cuts_ns: _Array) -> _Array | None:

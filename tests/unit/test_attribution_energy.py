@@ -91,7 +91,7 @@ def test_idle_power_follows_temperature() -> None:
     builder = CaptureBuilder(2 * SECOND, {"measure_start_ns": T0 + SECOND}).kernel(3 * SECOND // 2, 2 * SECOND)
     builder.tick(SECOND, 0).tick(2 * SECOND, joules(300))
     builder.add(ClockTable, time_ns=T0 + SECOND // 2, sm_mhz=-1, temperature_c=40)
-    builder.add(ClockTable, time_ns=T0 + 3 * SECOND // 2, sm_mhz=-1, temperature_c=60)
+    builder.add(ClockTable, time_ns=T0 + SECOND, sm_mhz=-1, temperature_c=60)
     model = replace(default_profile("NVIDIA Test").power_model, idle_w_per_k=0.5)
     profile = replace(default_profile("NVIDIA Test"), power_model=model)
     report = attribute(builder.build(), "test", profiles={0: profile})

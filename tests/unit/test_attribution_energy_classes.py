@@ -76,8 +76,13 @@ def test_clocks_are_those_of_readings_under_load() -> None:
     for time, mhz in ((100, 1_900), (300, 1_800), (700, 345), (1_200, 345)):
         clock(builder, time * MS, mhz)
     found = conditions_of(builder, (0, SECOND // 2))
-    assert found.clock_mhz == pytest.approx([1_850, 1_800])  # no reading under load: the nearest one
-    assert conditions_of(builder).clock_mhz == pytest.approx([1_348.33, 345], abs=0.01)
+    assert found.clock_mhz == pytest.approx([1_840, 1_800])  # no reading under load: the nearest one
+    assert conditions_of(builder).clock_mhz == pytest.approx([1_337.22, 345], abs=0.01)
+
+
+def test_a_clock_that_does_not_change_is_not_recorded_again_and_still_counts() -> None:
+    builder = clock(clock(clock(CaptureBuilder(), 0, 1_980), 800 * MS, 1_400), SECOND + 900 * MS, 1_300)
+    assert conditions_of(builder).clock_mhz == pytest.approx([0.8 * 1_980 + 0.2 * 1_400, 0.9 * 1_400 + 0.1 * 1_300])
 
 
 def test_what_was_not_read_is_missing() -> None:
@@ -87,7 +92,7 @@ def test_what_was_not_read_is_missing() -> None:
 
 
 def test_temperature_is_the_mean_of_each_window() -> None:
-    builder = clock(clock(clock(CaptureBuilder(), 0, 1_900, 50), 1, 1_900, 60), SECOND, 1_900, 70)
+    builder = clock(clock(clock(CaptureBuilder(), 0, 1_900, 50), SECOND // 2, 1_900, 60), SECOND, 1_900, 70)
     assert conditions_of(builder).temperature_c == pytest.approx([55, 70])
 
 
