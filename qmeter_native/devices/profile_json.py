@@ -19,7 +19,18 @@ __all__ = ["PROFILE_FORMAT", "profile_from_dict", "profile_to_dict"]
 
 PROFILE_FORMAT: Final = "qmeter-native device profile"
 _AGAIN: Final = "Run `qmeter-native calibrate` again, or copy the profile again from where it was made."
-_SENSOR_ESTIMATES: Final = ("tick_s", "power_sample_s", "window_s", "lag_s", "counter_call_s", "phase_error")
+_SENSOR_ESTIMATES: Final = (
+    "tick_s",
+    "power_sample_s",
+    "window_s",
+    "lag_s",
+    "counter_call_s",
+    "phase_error",
+    "counter_window_s",
+    "counter_lag_s",
+    "phase_error_seen",
+)
+"""The last three are missing in profiles of before."""
 
 
 def profile_to_dict(profile: DeviceProfile) -> dict[str, Any]:
@@ -83,7 +94,8 @@ def _profile(document: dict[str, Any]) -> DeviceProfile:
 
 
 def _sensor(entry: dict[str, Any]) -> SensorModel:
-    return SensorModel(**{**entry, **{name: Estimate(**entry[name]) for name in _SENSOR_ESTIMATES}})
+    estimates: dict[str, Any] = {name: Estimate(**entry[name]) for name in _SENSOR_ESTIMATES if name in entry}
+    return SensorModel(**{**entry, **estimates})
 
 
 def _model_to_dict(model: PowerModel) -> dict[str, Any]:

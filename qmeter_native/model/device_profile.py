@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.power_model import PowerModel
@@ -12,6 +12,8 @@ __all__ = ["PROFILE_SCHEMA_VERSION", "Ceiling", "DeviceProfile", "ModelFit", "Se
 
 PROFILE_SCHEMA_VERSION = 1
 """Version of the JSON document. 1: first version."""
+
+_NOT_FITTED: Final = Estimate.missing("calibrated before the counter's window was fitted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,10 @@ class SensorModel:
         counter_call_s: What one call for the counter costs.
         phase_error: Relative spread of the counter's energy of 100-ms pulses over their phase to its ticks.
         window_error: Standard deviation over mean of equal windows' energy.
+        counter_window_s: How much of each tick the counter looks at: a tick adds its length times the mean power of
+            that. As long as a tick for a counter that integrates.
+        counter_lag_s: From the end of that to the tick.
+        phase_error_seen: As ``phase_error``, beside what ``counter_window_s`` and ``counter_lag_s`` explain.
     """
 
     tick_s: Estimate
@@ -35,6 +41,9 @@ class SensorModel:
     counter_call_s: Estimate
     phase_error: Estimate
     window_error: float
+    counter_window_s: Estimate = _NOT_FITTED
+    counter_lag_s: Estimate = _NOT_FITTED
+    phase_error_seen: Estimate = _NOT_FITTED
 
 
 @dataclass(frozen=True, slots=True)

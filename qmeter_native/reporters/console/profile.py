@@ -150,7 +150,10 @@ def _sensor_section(sensor: SensorModel | None, width: int) -> Section:
         "power sample every": (sensor.power_sample_s, "s"),
         "averages over": (sensor.window_s, "s"),
         "is late by": (sensor.lag_s, "s"),
+        "energy counter looks at, of each step": (sensor.counter_window_s, "s"),
+        "which ends before it by": (sensor.counter_lag_s, "s"),
         "spread over the pulses' phase": (sensor.phase_error, ""),
+        "  beyond what it looks at": (sensor.phase_error_seen, ""),
     }
     footnotes = Footnotes()
     values, intervals = [], []
