@@ -26,11 +26,12 @@ _SENSOR_ESTIMATES: Final = (
     "lag_s",
     "counter_call_s",
     "phase_error",
+    "counter_look_s",
     "counter_window_s",
     "counter_lag_s",
     "phase_error_seen",
 )
-"""The last three are missing in profiles of before."""
+"""The last four are missing in profiles of before."""
 
 
 def profile_to_dict(profile: DeviceProfile) -> dict[str, Any]:

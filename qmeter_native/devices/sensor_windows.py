@@ -1,6 +1,7 @@
-"""Which part of the time the energy counters of GPUs look at.
+"""What the energy counters of GPUs look at.
 
-NVML's counter is no integral on some parts: each tick adds its length times the mean power of only the last part of it.
+NVML's counter is no integral on some parts: it adds up samples of a power that was averaged over another time than that
+between two samples.
 """
 
 from __future__ import annotations
@@ -10,26 +11,22 @@ from typing import Final
 
 __all__ = ["counter_window"]
 
-_WINDOWS_S: Final = (
-    (r"\bGH200\b", (0.1, 0.020, 0.0)),  # Yang, Adámek, Armour, SC'24: 20 of 100 ms
-    (r"\bH200\b", (0.1, 0.027, 0.0)),  # measured: docs/decisions/0012
-    (r"\bG?H100\b", (0.1, 0.025, 0.0)),  # Yang, Adámek, Armour, SC'24: 25 of 100 ms
-    (r"\bG?A100\b", (0.1, 0.025, 0.0)),  # likewise
-)
-"""By a regular expression found in the name: seconds between two ticks, looked at in each, and from there to the tick.
-The paper tells of no lag."""
+_WINDOWS_S: Final = ((r"\bH200\b", (0.1, 0.031, -0.002, 0.02)),)  # measured: docs/decisions/0012
+"""By a regular expression found in the name: see `counter_window`."""
 
 
-def counter_window(chip: str) -> tuple[float, float, float] | None:
-    """What the energy counter of a part looks at: ``(tick_s, window_s, lag_s)``, the last ``window_s`` of each tick but
-    for the lag; None where nobody has measured that, and the counter counts as an integral.
+def counter_window(chip: str) -> tuple[float, float, float, float] | None:
+    """What the energy counter of a part looks at; None where nobody has measured that, and it counts as an integral.
 
-    A calibrated profile knows better (`SensorModel.counter_window_s`): boards and drivers differ.
+    Yang, Adámek and Armour (SC'24) found that readings of *power* see 25 of 100 ms on an A100 and an H100 and 20 of 100
+    on a GH200. That cannot be taken over: on an H200 the *counter* adds up five overlapping looks a tick. A calibrated
+    profile tells of any board (`SensorModel.counter_window_s`).
 
     Args:
-        chip: NVML's name of the device, such as ``NVIDIA H200``, or the chip's, such as ``GA100``.
+        chip: NVML's name of the device, such as ``NVIDIA H200``.
 
-    Sources: Yang, Adámek and Armour, "Accurate and Convenient Energy Measurements for GPUs", SC'24; H200: measured with
-    loads of known shape (docs/decisions/0012-the-counter-looks-at-a-quarter.md).
+    Returns:
+        ``(tick_s, window_s, lag_s, look_s)`` as `SensorWindow` takes them: seconds between two changes, of one look,
+        from its end to the change, and between two looks.
     """
     return next((window for pattern, window in _WINDOWS_S if re.search(pattern, chip)), None)

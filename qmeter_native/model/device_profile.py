@@ -28,10 +28,11 @@ class SensorModel:
         counter_call_s: What one call for the counter costs.
         phase_error: Relative spread of the counter's energy of 100-ms pulses over their phase to its ticks.
         window_error: Standard deviation over mean of equal windows' energy.
-        counter_window_s: How much of each tick the counter looks at: a tick adds its length times the mean power of
-            that. As long as a tick for a counter that integrates.
-        counter_lag_s: From the end of that to the tick.
-        phase_error_seen: As ``phase_error``, beside what ``counter_window_s`` and ``counter_lag_s`` explain.
+        counter_look_s: Between two of the counter's looks at the power; a tick adds up one or several.
+        counter_window_s: Over how long a look averages. Longer than ``counter_look_s`` where looks overlap, as long for
+            a counter that integrates.
+        counter_lag_s: From the end of the last look to the tick.
+        phase_error_seen: As ``phase_error``, beside what the looks explain.
     """
 
     tick_s: Estimate
@@ -41,6 +42,7 @@ class SensorModel:
     counter_call_s: Estimate
     phase_error: Estimate
     window_error: float
+    counter_look_s: Estimate = _NOT_FITTED
     counter_window_s: Estimate = _NOT_FITTED
     counter_lag_s: Estimate = _NOT_FITTED
     phase_error_seen: Estimate = _NOT_FITTED

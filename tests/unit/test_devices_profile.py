@@ -32,7 +32,7 @@ estimates = st.one_of(
     st.builds(Estimate, rates, rates, rates, st.just("measured"), st.none(), st.none() | st.floats(0, 1)),
     st.builds(Estimate.missing, st.text(min_size=1, max_size=8)),
 )
-sensors = st.builds(SensorModel, *[estimates] * 6, st.floats(0, 1), *[estimates] * 3)
+sensors = st.builds(SensorModel, *[estimates] * 6, st.floats(0, 1), *[estimates] * 4)
 ceilings = st.builds(Ceiling, names, st.just("B/s"), estimates, st.none() | rates, st.none() | rates, names)
 fits = st.builds(
     ModelFit, rates, rates, rates, rates, st.integers(0, 99), st.integers(0, 99), st.dictionaries(names, rates)
@@ -185,7 +185,7 @@ def test_a_sensor_of_before_the_counters_window_was_fitted_says_so() -> None:
     tick = Estimate(0.1)
     sensor = SensorModel(tick, tick, tick, tick, tick, tick, 0.004)
     document = profile_to_dict(replace(default_profile("NVIDIA H200", "GPU-1"), sensor=sensor))
-    for name in ("counter_window_s", "counter_lag_s", "phase_error_seen"):
+    for name in ("counter_look_s", "counter_window_s", "counter_lag_s", "phase_error_seen"):
         del document["sensor"][name]
 
     found = profile_from_dict(document).sensor

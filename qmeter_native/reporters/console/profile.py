@@ -150,10 +150,11 @@ def _sensor_section(sensor: SensorModel | None, width: int) -> Section:
         "power sample every": (sensor.power_sample_s, "s"),
         "averages over": (sensor.window_s, "s"),
         "is late by": (sensor.lag_s, "s"),
-        "energy counter looks at, of each step": (sensor.counter_window_s, "s"),
-        "which ends before it by": (sensor.counter_lag_s, "s"),
+        "energy counter looks every": (sensor.counter_look_s, "s"),
+        "a look averages over": (sensor.counter_window_s, "s"),
+        "and ends before the step by": (sensor.counter_lag_s, "s"),
         "spread over the pulses' phase": (sensor.phase_error, ""),
-        "  beyond what it looks at": (sensor.phase_error_seen, ""),
+        "  beyond what the looks explain": (sensor.phase_error_seen, ""),
     }
     footnotes = Footnotes()
     values, intervals = [], []
