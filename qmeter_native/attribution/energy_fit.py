@@ -113,6 +113,10 @@ class EnergyFit:
         form_j = np.hypot(self.window_error * mean_j, self.shift_error * bend_j)
         return EnergyPrediction(mean_j, np.hypot(self.sum_error(design), form_j), idle_j, active_j, dynamic_j)
 
+    def predict_reading(self, problem: EnergyProblem) -> EnergyPrediction:
+        """What the sensor should read in the windows of ``problem``; differs from the energy where it sees in part."""
+        return self.predict(problem.as_read())
+
     def class_j(self, total_units: _Array) -> tuple[_Array, _Array]:
         """Dynamic joules of ``total_units`` (C,) of each class at the reference clock, and their standard errors."""
         num_classes = len(self.unit_j)
@@ -143,10 +147,13 @@ class EnergyFit:
 
 
 def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
-    """Fit the joules of kernels to the windows that `EnergyProblem.is_fitted` shows; without any, the prior."""
+    """Fit the joules of kernels to the windows that `EnergyProblem.is_fitted` shows; without any, the prior.
+
+    What a window's energy was read of is `EnergyProblem.as_read`.
+    """
     prior = energy_prior(problem, model)
-    rows = problem.is_fitted
-    law = ClockLaw.of(model, prior.dram_share, pivot=_pivot(problem))
+    rows, read = problem.is_fitted, problem.as_read()
+    law = ClockLaw.of(model, prior.dram_share, pivot=_pivot(read))
     dynamic_j = (problem.energy_j - problem.idle_w * problem.length_s)[rows]
     energy_j, sensor_j = problem.energy_j[rows], problem.error_j[rows]
     precision = np.zeros((len(prior.mean) + 1,) * 2)
@@ -154,7 +161,7 @@ def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
     window_error, values = model.window_error, prior.mean * prior.scale
     for _ in range(_NUM_PASSES):
         noise_j = np.maximum(np.hypot(sensor_j, window_error * energy_j), 1e-9)
-        design = _scaled_design(problem, law, values, prior)[rows]
+        design = _scaled_design(read, law, values, prior)[rows]
         mean = np.append(prior.mean, -law.shift / _SHIFT_ERROR)
         posterior = robust_posterior(design, dynamic_j, noise_j, mean, precision, num_unbounded=1)
         values = posterior.solution[:-1] * prior.scale
@@ -164,7 +171,7 @@ def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
         window_error, law = found, replace(law, shift=law.shift + turn)
         if is_settled:
             break
-    alike = likeness(_parts_j(problem, law, values)[rows], problem.clock[rows])
+    alike = likeness(_parts_j(read, law, values)[rows], read.clock[rows])
     covariance = posterior.covariance + shared_covariance(posterior.gain, window_error * energy_j, alike)
     shift_error = _SHIFT_ERROR * math.sqrt(covariance[-1, -1])
     scale = prior.scale[:-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class EnergyProblem:
         modes: EnergyMode of each class: how its work is known.
         is_fitted: bool (W,), windows whose energy the fit may see. Others are predicted: held out, or with a counter
             phase in them.
+        seen_units: float64 (W, C), ``units`` as the sensor weighs time (`SensorView`); None if it sees all alike.
+        seen_busy_s: float64 (W,), ``busy_s`` likewise; None with ``seen_units``.
     """
 
     length_s: _Array
@@ -50,6 +52,8 @@ class EnergyProblem:
     work: _Array
     modes: tuple[EnergyMode, ...]
     is_fitted: _Array
+    seen_units: _Array | None = None
+    seen_busy_s: _Array | None = None
 
     @property
     def num_windows(self) -> int:
@@ -60,3 +64,9 @@ class EnergyProblem:
     def num_classes(self) -> int:
         """C."""
         return len(self.modes)
+
+    def as_read(self) -> EnergyProblem:
+        """The same windows with the work that the sensor saw in place of the work that was done."""
+        if self.seen_units is None or self.seen_busy_s is None:
+            return self
+        return replace(self, units=self.seen_units, busy_s=self.seen_busy_s, seen_units=None, seen_busy_s=None)
