@@ -19,7 +19,8 @@ SETTLE_S: Final = 0.4
 IDLE_SETTLE_S: Final = 1.5
 """Likewise for idle brackets: clocks fall, and the last kernels' heat shows in the sensor for about a second."""
 _SLOT_S: Final = 0.02
-"""Shorter than the 0.1 s over which the power cap is held, long enough for some ten launches of each kind."""
+"""Shorter than the 0.1 s over which the power cap is held, long enough for some ten launches of each kind. On average:
+`LoadSlots` makes slots uneven, so that they do not keep step with a sensor."""
 _MAX_DUTY: Final = 0.93
 """Most of a slot that is planned to be busy: beyond it pacing slips."""
 _SOAK_SHARES: Final = (0.65, 0.85)

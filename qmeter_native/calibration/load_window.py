@@ -38,7 +38,7 @@ class LoadWindow:
         number: Its number in the plan.
         role: What it is for.
         length_s: How long it is measured, after it has settled.
-        slot_s: The load repeats after so long; 0 repeats it at once, without a gap.
+        slot_s: The launches of ``counts`` run once in so long, on average; 0 repeats them at once, without a gap.
         counts: Launches of each kind in a slot; empty where nothing runs.
         group: Windows that hide together from a fit: one mixture, or the four windows of an intervention.
         side: ``A`` or ``B`` of an intervention, else empty.

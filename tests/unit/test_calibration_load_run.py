@@ -16,6 +16,7 @@ from qmeter_native.calibration.load_run import count_loads, pilot_loads, power_w
 from qmeter_native.calibration.load_slots import LoadSlots
 from qmeter_native.calibration.load_window import LoadWindow, WindowRole
 from qmeter_native.errors import DeviceError
+import itertools
 
 
 class Machine:
@@ -53,8 +54,9 @@ class Machine:
 
     def event(self, **_: object) -> Any:
         event = SimpleNamespace(done_s=0.0)
-        event.record = lambda: setattr(event, "done_s", self.free_at_s)
+        event.record = lambda: setattr(event, "done_s", max(self.free_at_s, self.now_s))
         event.synchronize = lambda: setattr(self, "now_s", max(self.now_s, event.done_s))
+        event.elapsed_time = lambda end: 1e3 * (end.done_s - event.done_s)
         return event
 
 
@@ -107,19 +109,49 @@ def window(number: int, role: WindowRole = WindowRole.MIXTURE, slot_s: float = 0
 
 
 def test_a_slot_has_the_planned_launches_in_several_orders(machine: Machine) -> None:
-    LoadSlots(launches(machine), {"gemm": 7, "copy": 5}, 0.02, seed=1)
+    LoadSlots(launches(machine), {"gemm": 7, "copy": 5}, 0.0, seed=1)
     assert len(machine.captured) >= 2
     assert all(sorted(order) == ["copy"] * 5 + ["gemm"] * 7 for order in machine.captured)
     assert len({tuple(order) for order in machine.captured}) > 1
 
 
-def test_slots_begin_at_their_pace_and_go_on_from_call_to_call(machine: Machine) -> None:
-    slots = LoadSlots(launches(machine), {"gemm": 1}, 0.02, seed=1)
-    slots.run(0.4)
-    slots.run(0.4)
-    gaps = [later - earlier for earlier, later in zip(machine.replays_s, machine.replays_s[1:], strict=False)]
-    assert slots.num_replays == len(machine.replays_s) == pytest.approx(40, abs=2)
-    assert all(gap == pytest.approx(0.02, abs=1e-4) for gap in gaps)
+def test_a_paced_slot_is_cut_into_pieces_that_together_have_its_launches(machine: Machine) -> None:
+    LoadSlots(launches(machine), {"gemm": 7, "copy": 5}, 0.02, seed=1)
+    assert len(machine.captured) % 5 == 0
+    for first in range(0, len(machine.captured), 5):
+        slot = [name for piece in machine.captured[first : first + 5] for name in piece]
+        assert sorted(slot) == ["copy"] * 5 + ["gemm"] * 7
+
+
+def test_pieces_keep_the_planned_pace_on_average_from_call_to_call(machine: Machine) -> None:
+    machine.busy_s = 0.002
+    slots = LoadSlots(launches(machine), {"gemm": 10}, 0.02, seed=1)
+    machine.replays_s.clear()
+    slots.run(1.0)
+    slots.run(1.0)
+    assert slots.num_replays == pytest.approx(100, rel=0.04)
+    assert len(machine.replays_s) == pytest.approx(500, rel=0.04)
+
+
+def test_gaps_vary_by_half_of_their_mean_so_that_no_pattern_repeats(machine: Machine) -> None:
+    machine.busy_s = 0.002
+    slots = LoadSlots(launches(machine), {"gemm": 10}, 0.02, seed=1)
+    machine.replays_s.clear()
+    slots.run(2.0)
+    starts = machine.replays_s
+    gaps = [later - earlier - machine.busy_s for earlier, later in itertools.pairwise(starts)]
+    assert min(gaps) == pytest.approx(0.001, abs=1e-4)
+    assert max(gaps) == pytest.approx(0.003, abs=1e-4)
+    phases = [start / 0.02 % 1 for start in starts]
+    assert all(sum(step / 5 <= phase < (step + 1) / 5 for phase in phases) > len(phases) / 8 for step in range(5))
+
+
+def test_a_launch_as_long_as_its_slot_is_a_piece(machine: Machine) -> None:
+    machine.busy_s = 0.018
+    slots = LoadSlots(launches(machine), {"gemm": 1}, 0.04, seed=1)
+    machine.replays_s.clear()
+    slots.run(2.0)
+    assert slots.num_replays == len(machine.replays_s) == pytest.approx(50, abs=3)
 
 
 def test_a_slot_that_is_late_is_not_made_up_for(machine: Machine) -> None:
@@ -128,7 +160,7 @@ def test_a_slot_that_is_late_is_not_made_up_for(machine: Machine) -> None:
     machine.now_s += 1.0
     begun = slots.num_replays
     slots.run(0.1)
-    assert slots.num_replays - begun <= 7
+    assert slots.num_replays - begun <= 8
 
 
 def test_without_gaps_the_gpu_always_has_a_slot_to_run_but_no_long_queue(machine: Machine) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,10 +60,8 @@ def test_far_from_the_ticks_time_is_the_time_itself() -> None:
 def test_a_calibrated_sensor_is_believed_before_what_is_known_of_the_part() -> None:
     unknown, tick = Estimate.missing("not measured"), Estimate(0.1)
     uncalibrated = SensorModel(tick, unknown, unknown, unknown, unknown, unknown, 0.01)
-    calibrated = SensorModel(
-        tick,
-        *[unknown] * 5,
-        0.01,
+    calibrated = replace(
+        uncalibrated,
         counter_look_s=Estimate(0.02),
         counter_window_s=Estimate(0.03),
         counter_lag_s=Estimate(0.001),
