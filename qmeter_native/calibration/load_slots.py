@@ -7,6 +7,7 @@ run in random order, each before a gap of random length; on average launches and
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import deque
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qmeter_native.calibration.load_kernel import Launch
-import itertools
 
 __all__ = ["LoadSlots"]
 

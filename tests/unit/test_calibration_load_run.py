@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,6 @@ from qmeter_native.calibration.load_run import count_loads, pilot_loads, power_w
 from qmeter_native.calibration.load_slots import LoadSlots
 from qmeter_native.calibration.load_window import LoadWindow, WindowRole
 from qmeter_native.errors import DeviceError
-import itertools
 
 
 class Machine:
