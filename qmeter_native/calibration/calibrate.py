@@ -130,7 +130,7 @@ def with_power_model(
     """
     capture = captures[-1]
     prior = with_idle_power(profile.power_model, captures, device)
-    loads = load_problem(capture, device, chip, prior.reference_mhz)
+    loads = load_problem(capture, device, chip, prior.reference_mhz, profile.sensor)
     model, fit = fit_power_model(loads.problem, loads.kinds, prior)
     notes = [entry.message for entry in capture.manifest.validity]
     return _noted(replace(profile, power_model=model, fit=fit), *notes)

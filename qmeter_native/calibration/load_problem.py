@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,12 +66,21 @@ class LoadProblem:
             "run": int(self.run[number]),
             "start_s": round(float(self.start_s[number]), 3),
             **{name: float(getattr(problem, name)[number]) for name in _PER_WINDOW},
+            **self._seen(number, names),
             "temperature_c": None if np.isnan(temperature) else round(temperature, 2),
             "throttled": round(float(self.throttled[number]), 5),
             "units": dict(zip(names, problem.units[number, is_run].tolist(), strict=True)),
             "time_s": dict(zip(names, problem.time_s[number, is_run].tolist(), strict=True)),
             "window": self.windows[number].to_dict(),
         }
+
+    def _seen(self, number: int, names: Sequence[str]) -> dict[str, Any]:
+        """What the sensor saw of a window, where it does not see all alike."""
+        read = self.problem.as_read()
+        if read is self.problem:
+            return {}
+        units = [float(read.units[number, self.kinds.index(name)]) for name in names]
+        return {"seen_busy_s": float(read.busy_s[number]), "seen_units": dict(zip(names, units, strict=True))}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> LoadProblem:
@@ -80,14 +89,17 @@ class LoadProblem:
         features = tuple(
             feature for feature in PowerFeature if any(feature.value in kind["work"] for kind in kinds.values())
         )
+        is_seen = all("seen_units" in row for row in rows)
         problem = EnergyProblem(
             **{name: np.array([row[name] for row in rows], float) for name in _PER_WINDOW},
-            units=np.array([[row["units"].get(name, 0.0) for name in kinds] for row in rows], float),
-            time_s=np.array([[row["time_s"].get(name, 0.0) for name in kinds] for row in rows], float),
+            units=_by_kind(rows, "units", kinds),
+            time_s=_by_kind(rows, "time_s", kinds),
             features=features,
             work=np.array([[kind["work"].get(f.value, 0.0) for f in features] for kind in kinds.values()], float),
             modes=tuple(EnergyMode(kind["mode"]) for kind in kinds.values()),
             is_fitted=np.ones(len(rows), bool),
+            seen_units=_by_kind(rows, "seen_units", kinds) if is_seen else None,
+            seen_busy_s=np.array([row["seen_busy_s"] for row in rows], float) if is_seen else None,
         )
         temperatures = [np.nan if row["temperature_c"] is None else row["temperature_c"] for row in rows]
         return cls(
@@ -100,6 +112,11 @@ class LoadProblem:
             start_s=np.array([row["start_s"] for row in rows], float),
             run=np.array([row["run"] for row in rows], np.int64),
         )
+
+
+def _by_kind(rows: Sequence[Mapping[str, Any]], name: str, kinds: Iterable[str]) -> _Array:
+    """A quantity of each kind in each window; 0 for those that did not run."""
+    return np.array([[row[name].get(kind, 0.0) for kind in kinds] for row in rows], float)
 
 
 def merged(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -126,6 +143,8 @@ def selected(problem: EnergyProblem, windows: _Array, classes: _Array | None = N
         problem,
         **{name: getattr(problem, name)[windows] for name in (*_PER_WINDOW, "is_fitted")},
         units=problem.units[windows][:, chosen],
+        seen_units=None if problem.seen_units is None else problem.seen_units[windows][:, chosen],
+        seen_busy_s=None if problem.seen_busy_s is None else problem.seen_busy_s[windows],
         time_s=problem.time_s[windows][:, chosen],
         work=problem.work[chosen],
         modes=tuple(problem.modes[column] for column in chosen),

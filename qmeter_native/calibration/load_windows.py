@@ -13,14 +13,17 @@ from qmeter_native.attribution.counter_work import counter_work
 from qmeter_native.attribution.energy_curve import EnergyCurve
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.attribution.kernel_counters import kernel_counters
+from qmeter_native.attribution.sensor_view import SensorView, SensorWindow
 from qmeter_native.attribution.timeline import BusyTime
 from qmeter_native.attribution.window_conditions import WindowConditions
+from qmeter_native.calibration.load_exposure import LoadExposure, on_ticks
 from qmeter_native.calibration.load_kernels import LoadCheck, class_key
 from qmeter_native.calibration.load_problem import LoadProblem
 from qmeter_native.calibration.load_window import PILOT_RANGE, LoadWindow, WindowRole
 from qmeter_native.devices.gpu_database import ChipInfo
 from qmeter_native.errors import CaptureError
 from qmeter_native.model.capture import Capture
+from qmeter_native.model.device_profile import SensorModel
 from qmeter_native.model.manifest import DeviceInfo
 from qmeter_native.model.power_model import EnergyMode, PowerFeature
 from qmeter_native.model.tables import KernelTable
@@ -59,17 +62,23 @@ def workload_of(checks: Sequence[LoadCheck], left_out: Mapping[str, str]) -> dic
 
 
 def load_problem(
-    capture: Capture, device: int, chip: ChipInfo | None, reference_mhz: float | None = None
+    capture: Capture,
+    device: int,
+    chip: ChipInfo | None,
+    reference_mhz: float | None = None,
+    sensor: SensorModel | None = None,
 ) -> LoadProblem:
     """Every window of load but idle and soak, with what it cost and what ran in it.
 
-    Work of kinds is what hardware counters say if the capture has a counter phase, else their arithmetic.
+    Work of kinds is what hardware counters say if the capture has a counter phase, else their arithmetic. Bounds are
+    ticks of the energy counter, and ``seen_units`` what it saw, if it is known what it looks at.
 
     Args:
         capture: Of a session that `workload_of` described and `run_loads` ran in.
         device: ``DeviceInfo.index``.
         chip: Its datasheet; None if unknown, and then counters are not used.
         reference_mhz: SM clock that clocks are divided by; by default the chip's boost clock, else the highest seen.
+        sensor: The calibrated one, if there is one; else what is known of such parts.
 
     Raises:
         CaptureError: The capture has no such windows, no idle bracket or no energy of the device.
@@ -78,14 +87,17 @@ def load_problem(
     curve = EnergyCurve.of(capture, device)
     if curve is None:
         raise CaptureError(f"there is no energy of device {device}", "`qmeter-native doctor` says what is missing.")
-    windows, bounds_ns = _windows(capture, curve)
+    windows, edges_ns = _windows(capture, curve)
+    looks = SensorWindow.of(info.name, sensor)
+    view = None if looks is None else SensorView.of(capture, device, looks)
+    bounds_ns = edges_ns if view is None else on_ticks(edges_ns, view)
     kinds: dict[str, dict[str, Any]] = capture.manifest.workload["kinds"]
     kernels = capture.kernels.take(np.flatnonzero(capture.kernels.device == device))
     kind_of_class = _kinds_of_classes(capture, kinds)
-    units, time_s = _units(kernels, bounds_ns, kind_of_class, len(kinds))
-    conditions = _Conditions.of(capture, info, curve, kernels, bounds_ns)
+    ran = LoadExposure.of(kernels, bounds_ns, kind_of_class, len(kinds), view)
+    conditions = _Conditions.of(capture, info, kernels, bounds_ns, curve.between(edges_ns.ravel()))
     clock = conditions.clock(reference_mhz or (chip.boost_mhz if chip else None))
-    work, modes = _work(capture, device, kinds, kind_of_class, chip, _seconds(time_s, units, clock))
+    work, modes = _work(capture, device, kinds, kind_of_class, chip, _seconds(ran.time_s, ran.units, clock))
     is_idle = np.array([window.role is WindowRole.IDLE for window in windows], bool)
     is_loaded = np.array([w.role not in (WindowRole.IDLE, WindowRole.SOAK) for w in windows], bool)
     keep = np.flatnonzero(is_loaded & ~_is_counted(capture, device, bounds_ns))
@@ -99,12 +111,14 @@ def load_problem(
         busy_s=conditions.busy_s[keep],
         clock=clock[keep],
         cap_w=np.where(conditions.is_capped, cap_w, 0.0)[keep],
-        units=units[keep],
-        time_s=time_s[keep],
+        units=ran.units[keep],
+        time_s=ran.time_s[keep],
         features=_FEATURES,
         work=work,
         modes=modes,
         is_fitted=np.ones(len(keep), bool),
+        seen_units=None if ran.seen_units is None else ran.seen_units[keep],
+        seen_busy_s=None if ran.seen_busy_s is None else ran.seen_busy_s[keep],
     )
     return LoadProblem(
         problem=problem,
@@ -147,13 +161,18 @@ class _Conditions:
 
     @classmethod
     def of(
-        cls, capture: Capture, info: DeviceInfo, curve: EnergyCurve, kernels: KernelTable, bounds_ns: _Array
+        cls,
+        capture: Capture,
+        info: DeviceInfo,
+        kernels: KernelTable,
+        bounds_ns: _Array,
+        measured: tuple[_Array, _Array],
     ) -> _Conditions:
-        """Of windows between bounds that do not overlap."""
+        """Of windows between bounds that do not overlap; ``measured``: joules and errors of every stretch between two."""
         cuts_ns = bounds_ns.ravel()  # every other stretch is a window
+        energy_j, error_j = measured
         busy = BusyTime(kernels.start_ns, kernels.end_ns)
         read = WindowConditions.of(capture, info, cuts_ns, busy)
-        energy_j, error_j = curve.between(cuts_ns)
         unread = np.full(len(bounds_ns), np.nan)
         return cls(
             middle_s=(bounds_ns - bounds_ns[0, 0]).mean(axis=1) / NS_PER_S,
@@ -214,22 +233,6 @@ def _kinds_of_classes(capture: Capture, kinds: Mapping[str, Mapping[str, Any]]) 
         if len(inside) and not (time_ns[kind_of_class == number] > 0).any() and kind_of_class[time_ns.argmax()] < 0:
             kind_of_class[time_ns.argmax()] = number
     return kind_of_class
-
-
-def _units(kernels: KernelTable, bounds_ns: _Array, kind_of_class: _Array, num_kinds: int) -> tuple[_Array, _Array]:
-    """Launches and seconds of each kind in each window; kernels that a bound cuts count in part."""
-    units, time_s = np.zeros((2, len(bounds_ns), num_kinds))
-    latest_ns = np.maximum.accumulate(kernels.end_ns) if len(kernels) else kernels.end_ns
-    for number, (start_ns, end_ns) in enumerate(bounds_ns):
-        rows = slice(int(np.searchsorted(latest_ns, start_ns, "right")), int(np.searchsorted(kernels.start_ns, end_ns)))
-        begin, end = kernels.start_ns[rows], kernels.end_ns[rows]
-        inside_ns = np.maximum(np.minimum(end, end_ns) - np.maximum(begin, start_ns), 0)
-        kind = kind_of_class[kernels.class_id[rows]]
-        known = kind >= 0
-        part = inside_ns / np.maximum(end - begin, 1)
-        units[number] = np.bincount(kind[known], part[known], num_kinds)
-        time_s[number] = np.bincount(kind[known], inside_ns[known], num_kinds) / NS_PER_S
-    return units, time_s
 
 
 def _seconds(time_s: _Array, units: _Array, clock: _Array) -> _Array:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from qmeter_native.attribution.clock_law import ClockLaw
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.attribution.robust_posterior import Posterior, left_out_spread, robust_posterior
+from qmeter_native.calibration.load_problem import selected
 from qmeter_native.calibration.work_regression import Coefficients, WorkTable, regress
 from qmeter_native.errors import UsageError
 from qmeter_native.model.device_profile import ModelFit
@@ -64,7 +65,7 @@ def fit_power_model(problem: EnergyProblem, kinds: Sequence[str], prior: PowerMo
         UsageError: Fewer than three kinds ran in the fitted windows.
     """
     ran = np.flatnonzero(problem.units[problem.is_fitted].sum(axis=0) > 0)
-    problem, kinds = _of_classes(problem, ran), [kinds[number] for number in ran.tolist()]
+    problem, kinds = selected(problem, np.arange(problem.num_windows), ran), [kinds[number] for number in ran.tolist()]
     if len(set(kinds)) < 3:
         raise UsageError(
             f"{len(set(kinds))} kinds of kernels ran; a power model takes three at least",
@@ -123,16 +124,6 @@ class _Step:
         return is_same_law and bool(np.all(np.abs(self.found.vector - other.found.vector) <= _SETTLED * scale))
 
 
-def _of_classes(problem: EnergyProblem, classes: _Array) -> EnergyProblem:
-    return replace(
-        problem,
-        units=problem.units[:, classes],
-        time_s=problem.time_s[:, classes],
-        work=problem.work[classes],
-        modes=tuple(problem.modes[number] for number in classes),
-    )
-
-
 def _active_s(problem: EnergyProblem, law: ClockLaw) -> _Array:
     """Time of a unit, weighted by what active power does at its clock, float64 (C,)."""
     rows = problem.is_fitted
@@ -159,11 +150,11 @@ def _kernel_joules(
 
 def _windows(problem: EnergyProblem, law: ClockLaw, expected_j: _Array, active_w: float) -> tuple[_Array, _Array]:
     """Fitted windows: derivatives by joules over ``expected_j``, and joules above idle and active power."""
-    rows = problem.is_fitted
+    rows, read = problem.is_fitted, problem.as_read()
     unit_factor, active_factor = law.factors(problem.clock[rows])
     idle_j = (problem.idle_w * problem.length_s)[rows]
-    target_j = problem.energy_j[rows] - idle_j - active_w * active_factor * problem.busy_s[rows]
-    return problem.units[rows] * unit_factor * expected_j, target_j
+    target_j = problem.energy_j[rows] - idle_j - active_w * active_factor * read.busy_s[rows]
+    return read.units[rows] * unit_factor * expected_j, target_j
 
 
 def _best_exponents(

@@ -39,7 +39,7 @@ _NUM_FOLDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """Predictions of windows (W) by fits that did not see them; NaN where a window was never hidden.
+    """Predicted readings of windows (W) by fits that did not see them; NaN where a window was never hidden.
 
     Attributes:
         mean_j: float64 (W,).
@@ -112,7 +112,7 @@ def singles_model(loads: LoadProblem, prior: PowerModel, without: str | None = N
 
 
 def hidden_predictions(loads: LoadProblem, model: PowerModel, seed: int = 0) -> Hidden:
-    """Mixtures and interventions, each predicted by a fit that saw none of its group, before any scaling.
+    """Readings of mixtures and interventions, each predicted by a fit that saw none of its group, before any scaling.
 
     Groups are dealt to ten folds at random; the windows of kinds alone are always seen.
     """
@@ -125,14 +125,17 @@ def hidden_predictions(loads: LoadProblem, model: PowerModel, seed: int = 0) -> 
     for number in range(_NUM_FOLDS):
         rows = fold == number
         if rows.any():
-            prediction = fit_energy(fitted(loads.problem, ~rows), model).predict(loads.problem)
+            prediction = fit_energy(fitted(loads.problem, ~rows), model).predict_reading(loads.problem)
             mean_j[rows] = prediction.mean_j[rows]
             error_j[rows] = np.hypot(prediction.error_j, loads.problem.error_j)[rows]
     return Hidden(mean_j, error_j)
 
 
 def additive_j(loads: LoadProblem) -> _Array:
-    """The sum of isolated energies: idle, and each launch's joules above idle when its kind runs alone without gaps."""
+    """The sum of isolated energies: idle, and each launch's joules above idle when its kind runs alone without gaps.
+
+    Of launches that ran, not that the sensor saw: who adds up does not know of that.
+    """
     problem = loads.problem
     is_flat_out = np.array([w.role is WindowRole.SINGLE and w.slot_s == 0 for w in loads.windows], bool)
     idle_j = problem.idle_w * problem.length_s
@@ -161,7 +164,7 @@ def interventions(loads: LoadProblem, hidden: Hidden) -> list[Intervention]:
         groups.setdefault((int(loads.run[row]), loads.windows[row].group), []).append(int(row))
     complete = {key: rows for key, rows in groups.items() if len(rows) == 4}
     measured_w, predicted_w = problem.energy_j / problem.length_s, hidden.mean_j / problem.length_s
-    repeat_w = _repeat_error(loads, list(complete.values()), measured_w)
+    repeat_w = _repeat_error(loads, list(complete.values()), measured_w - predicted_w)
     found = []
     for (run, group), rows in complete.items():
         signs = np.array([0.5 if loads.windows[row].side == "B" else -0.5 for row in rows])
@@ -181,12 +184,15 @@ def interventions(loads: LoadProblem, hidden: Hidden) -> list[Intervention]:
     return found
 
 
-def _repeat_error(loads: LoadProblem, groups: Sequence[list[int]], power_w: _Array) -> float:
-    """Standard error in watts of a difference of two means of two windows, from how far windows of one side differ."""
+def _repeat_error(loads: LoadProblem, groups: Sequence[list[int]], rest_w: _Array) -> float:
+    """Standard error in watts of a difference of two means of two windows, from how far windows of one side differ.
+
+    ``rest_w`` is beside their predictions: the sensor may have seen more of the one than of the other.
+    """
     squares = []
     for rows in groups:
         for side in "AB":
-            first, second = (power_w[row] for row in rows if loads.windows[row].side == side)
+            first, second = (rest_w[row] for row in rows if loads.windows[row].side == side)
             squares.append((first - second) ** 2 / 2)
     return float(np.sqrt(np.mean(squares))) if squares else 0.0
 
@@ -205,8 +211,8 @@ def unseen_kinds(loads: LoadProblem, prior: PowerModel) -> list[UnseenKind]:
         rows = is_paced & (problem.units[:, column] > 0) & (problem.cap_w == 0)
         if not rows.any():
             continue
-        prediction = mixtures_fit(loads, singles_model(loads, prior, without=kind)).predict(problem)
-        launches = problem.units[rows, column].sum()
+        prediction = mixtures_fit(loads, singles_model(loads, prior, without=kind)).predict_reading(problem)
+        launches = problem.as_read().units[rows, column].sum()
         measured_j = (problem.energy_j - problem.idle_w * problem.length_s)[rows].sum() / launches
         predicted_j = (prediction.mean_j - prediction.idle_j)[rows].sum() / launches
         found.append(UnseenKind(kind, float(measured_j), float(predicted_j)))
