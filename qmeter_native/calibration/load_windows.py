@@ -168,7 +168,7 @@ class _Conditions:
         bounds_ns: _Array,
         measured: tuple[_Array, _Array],
     ) -> _Conditions:
-        """Of windows between bounds that do not overlap; ``measured``: joules and errors of every stretch between two."""
+        """Of windows between bounds that do not overlap; ``measured``: joules, errors of every stretch between two."""
         cuts_ns = bounds_ns.ravel()  # every other stretch is a window
         energy_j, error_j = measured
         busy = BusyTime(kernels.start_ns, kernels.end_ns)
