@@ -1,9 +1,10 @@
 """What an energy counter sees of the time: it adds up samples of a filtered power, so it weighs moments unevenly.
 
-NVML's counter is no integral on data-centre parts. On an H200 it adds, every 100 ms, five samples 20 ms apart, each
-the mean power of 31 ms: of every 20 ms, 11 are seen twice and 9 once (docs/decisions/0012). Work that keeps step with
-the samples is seen too often or too seldom: equal windows of a 20-ms pattern read 281 and 387 W. What ran when is known
-from the kernels' records, so the estimator can fit what the counter saw instead of what there was.
+NVML's counter is no integral on data-centre parts. On an H200 it adds, each 100 ms, five samples 20 ms apart of a power
+that went through a low-pass of 15 ms: what ran just before a sample counts four times as much as what ran just after
+one (docs/decisions/0012). Work that keeps step with the samples is seen too often or too seldom: equal windows of a
+20-ms pattern read 281 and 387 W. What ran when is known from the kernels' records, so the estimator can fit what the
+counter saw instead of what there was.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ __all__ = ["SensorView", "SensorWindow"]
 
 _Array = NDArray[Any]
 
-_TICKS_BEYOND: Final = 2
-"""The looks go on so far on both sides."""
+_LOOKS_BEYOND: Final = 2
+"""The looks go on so far on both sides, for lags."""
 _SHORTEST_S: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class SensorWindow:
-    """What a counter looks at: ``window_s`` that end ``lag_s`` before a tick, and so every ``look_s`` before that.
+    """How a counter samples power: a look reads a first-order low-pass of it, a tick adds its looks up.
 
     Attributes:
         tick_s: Between two ticks, at which the counter changes.
-        window_s: Length of a look; longer than ``look_s`` where looks overlap.
-        lag_s: From a look's end to the tick. A little below 0 where ticks are found a little early.
-        look_s: Between two looks, a whole part of a tick; None for one look a tick.
+        look_s: Between two looks, a whole part of a tick.
+        time_constant_s: Of the low-pass: work counts less by e where it is earlier by so much. Far longer than
+            ``look_s``, and the counter is an integral.
+        lag_s: From a look to its tick. A little below 0 where ticks are found a little early.
     """
 
     tick_s: float
-    window_s: float
+    look_s: float
+    time_constant_s: float
     lag_s: float = 0.0
-    look_s: float | None = None
 
     @classmethod
     def of(cls, device: str, sensor: SensorModel | None = None) -> SensorWindow | None:
@@ -54,17 +56,17 @@ class SensorWindow:
             sensor: Its calibrated sensor, if there is one; what it does not tell is taken from parts of that name.
         """
         if sensor is not None:
-            known = (sensor.tick_s, sensor.counter_window_s, sensor.counter_lag_s, sensor.counter_look_s)
-            tick_s, window_s, lag_s, look_s = (estimate.value for estimate in known)
-            if tick_s is not None and window_s is not None:
-                return cls(tick_s, window_s, lag_s or 0.0, look_s)
+            known = (sensor.tick_s, sensor.counter_look_s, sensor.counter_time_constant_s, sensor.counter_lag_s)
+            tick_s, look_s, time_constant_s, lag_s = (estimate.value for estimate in known)
+            if tick_s is not None and look_s is not None and time_constant_s is not None:
+                return cls(tick_s, look_s, time_constant_s, lag_s or 0.0)
         window = counter_window(device)
         return None if window is None else cls(*window)
 
     @property
     def num_looks(self) -> int:
         """Looks a tick."""
-        return 1 if self.look_s is None else max(1, round(self.tick_s / self.look_s))
+        return max(1, round(self.tick_s / self.look_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,7 @@ class SensorView:
 
     ticks: CounterTicks
     window: SensorWindow
-    _time_ns: _Array
-    _seen_ns: _Array
+    _look_ns: _Array
 
     @classmethod
     def of(cls, capture: Capture, device: int, window: SensorWindow) -> SensorView | None:
@@ -91,25 +92,19 @@ class SensorView:
     def through(cls, ticks: CounterTicks, window: SensorWindow) -> SensorView:
         """The view through ``window`` at known ticks."""
         tick_ns = (ticks.time_ns - ticks.time_ns[0]).astype(float)
-        num_ticks = len(tick_ns) - 1
-        around = np.arange(-_TICKS_BEYOND, num_ticks + _TICKS_BEYOND, 1 / window.num_looks)
-        end_ns = _extended(tick_ns, around + 1 / window.num_looks)
-        look_ns = end_ns - _extended(tick_ns, around)
-        end_ns = end_ns - window.lag_s * NS_PER_S
-        length_ns = max(window.window_s, _SHORTEST_S) * NS_PER_S
-        time_ns = np.concatenate([end_ns - length_ns, end_ns])
-        slope = np.concatenate([look_ns, -look_ns]) / length_ns
-        order = np.argsort(time_ns, kind="stable")
-        time_ns, slope = time_ns[order], np.cumsum(slope[order])
-        seen_ns = np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(time_ns))])
-        return cls(ticks, window, time_ns, seen_ns - np.interp(0.0, time_ns, seen_ns))
+        last = len(tick_ns) - 1
+        number = np.arange(-_LOOKS_BEYOND, last * window.num_looks + _LOOKS_BEYOND + 1) / window.num_looks
+        look_ns = np.interp(number, np.arange(last + 1), tick_ns)
+        look_ns += np.minimum(number, 0.0) * (tick_ns[1] - tick_ns[0])
+        look_ns += np.maximum(number - last, 0.0) * (tick_ns[-1] - tick_ns[-2])
+        return cls(ticks, window, look_ns - window.lag_s * NS_PER_S)
 
     def seen_ns(self, time_ns: _Array) -> _Array:
         """A monotone map of time: differences are nanoseconds as the counter weighs them.
 
-        Inside a look time counts ``look / window`` times, where looks overlap the sum of that, outside not at all; from
-        tick to tick it is the time itself. More than two ticks before the first one and after the last it is the time,
-        too.
+        From look to look it is the time itself, and in between ``exp((t - look) / time constant)``, scaled to that: by
+        so much a look and all later ones see of the moment ``t``, if the power before was like that after. Before the
+        first look and after the last it is the time, too.
 
         Args:
             time_ns: int64, any shape.
@@ -118,16 +113,11 @@ class SensorView:
             float64, nanoseconds after the first tick.
         """
         since_ns = (time_ns - self.ticks.time_ns[0]).astype(float)
-        seen: _Array = np.interp(since_ns, self._time_ns, self._seen_ns)
-        before: _Array = np.minimum(since_ns - self._time_ns[0], 0.0)
-        after: _Array = np.maximum(since_ns - self._time_ns[-1], 0.0)
-        return seen + before + after
-
-
-def _extended(tick_ns: _Array, number: _Array) -> _Array:
-    """Times of ticks of any, also broken, numbers; the first and last distance go on beyond."""
-    last = len(tick_ns) - 1
-    inside: _Array = np.interp(number, np.arange(len(tick_ns)), tick_ns)
-    before: _Array = np.minimum(number, 0.0) * (tick_ns[1] - tick_ns[0])
-    after: _Array = np.maximum(number - last, 0.0) * (tick_ns[-1] - tick_ns[-2])
-    return inside + before + after
+        after = np.clip(np.searchsorted(self._look_ns, since_ns), 1, len(self._look_ns) - 1)
+        begin_ns, end_ns = self._look_ns[after - 1], self._look_ns[after]
+        constant_ns = max(self.window.time_constant_s, _SHORTEST_S) * NS_PER_S
+        left = np.exp((begin_ns - end_ns) / constant_ns)
+        share = (np.exp((np.clip(since_ns, begin_ns, end_ns) - end_ns) / constant_ns) - left) / (1.0 - left)
+        beyond_ns = np.minimum(since_ns - self._look_ns[0], 0.0) + np.maximum(since_ns - self._look_ns[-1], 0.0)
+        seen: _Array = begin_ns + share * (end_ns - begin_ns) + beyond_ns
+        return seen

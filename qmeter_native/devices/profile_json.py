@@ -27,7 +27,7 @@ _SENSOR_ESTIMATES: Final = (
     "counter_call_s",
     "phase_error",
     "counter_look_s",
-    "counter_window_s",
+    "counter_time_constant_s",
     "counter_lag_s",
     "phase_error_seen",
 )

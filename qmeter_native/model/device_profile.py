@@ -13,7 +13,7 @@ __all__ = ["PROFILE_SCHEMA_VERSION", "Ceiling", "DeviceProfile", "ModelFit", "Se
 PROFILE_SCHEMA_VERSION = 1
 """Version of the JSON document. 1: first version."""
 
-_NOT_FITTED: Final = Estimate.missing("calibrated before the counter's window was fitted")
+_NOT_FITTED: Final = Estimate.missing("calibrated before the counter's looks were fitted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class SensorModel:
         phase_error: Relative spread of the counter's energy of 100-ms pulses over their phase to its ticks.
         window_error: Standard deviation over mean of equal windows' energy.
         counter_look_s: Between two of the counter's looks at the power; a tick adds up one or several.
-        counter_window_s: Over how long a look averages. Longer than ``counter_look_s`` where looks overlap, as long for
-            a counter that integrates.
-        counter_lag_s: From the end of the last look to the tick.
+        counter_time_constant_s: Of the low-pass that the power goes through before; far longer than ``counter_look_s``,
+            and the counter is an integral.
+        counter_lag_s: From the last look to the tick.
         phase_error_seen: As ``phase_error``, beside what the looks explain.
     """
 
@@ -43,7 +43,7 @@ class SensorModel:
     phase_error: Estimate
     window_error: float
     counter_look_s: Estimate = _NOT_FITTED
-    counter_window_s: Estimate = _NOT_FITTED
+    counter_time_constant_s: Estimate = _NOT_FITTED
     counter_lag_s: Estimate = _NOT_FITTED
     phase_error_seen: Estimate = _NOT_FITTED
 

@@ -185,10 +185,10 @@ def test_a_sensor_of_before_the_counters_window_was_fitted_says_so() -> None:
     tick = Estimate(0.1)
     sensor = SensorModel(tick, tick, tick, tick, tick, tick, 0.004)
     document = profile_to_dict(replace(default_profile("NVIDIA H200", "GPU-1"), sensor=sensor))
-    for name in ("counter_look_s", "counter_window_s", "counter_lag_s", "phase_error_seen"):
+    for name in ("counter_look_s", "counter_time_constant_s", "counter_lag_s", "phase_error_seen"):
         del document["sensor"][name]
 
     found = profile_from_dict(document).sensor
 
     assert found == sensor
-    assert found.counter_window_s.reason
+    assert found.counter_time_constant_s.reason

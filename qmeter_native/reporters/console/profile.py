@@ -151,8 +151,8 @@ def _sensor_section(sensor: SensorModel | None, width: int) -> Section:
         "averages over": (sensor.window_s, "s"),
         "is late by": (sensor.lag_s, "s"),
         "energy counter looks every": (sensor.counter_look_s, "s"),
-        "a look averages over": (sensor.counter_window_s, "s"),
-        "and ends before the step by": (sensor.counter_lag_s, "s"),
+        "through a low-pass of": (sensor.counter_time_constant_s, "s"),
+        "and before the step by": (sensor.counter_lag_s, "s"),
         "spread over the pulses' phase": (sensor.phase_error, ""),
         "  beyond what the looks explain": (sensor.phase_error_seen, ""),
     }
