@@ -243,7 +243,8 @@ class PmSampler:
 
         ``bursts`` are starts of CUPTI's session that have ended, ``sampled_ns`` the sum of the lengths of the samples
         recorded. ``dropped_first`` are the first samples of bursts and older ones, ``dropped_long`` those longer than
-        1.5 intervals. ``full_images`` are decodes that filled the image. ``lost_samples`` are missing in bursts, not between them.
+        1.5 intervals. ``full_images`` are decodes that filled the image. ``lost_samples`` are missing in bursts, not
+        between them.
         """
 
     def close(self) -> None:

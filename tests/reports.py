@@ -113,6 +113,7 @@ def energy_balance(device: int = 0, **changes: Any) -> EnergyBalance:
         "residual_j": 0.0,
         "raw_residual_fraction": 0.031,
         "raw_residual_p95": 0.062,
+        "sampling_j": 12.0,
         "num_windows": 118,
         "mode": EnergyMode.SHAPES,
         "profile": "datasheet defaults",

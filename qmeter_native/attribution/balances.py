@@ -68,6 +68,7 @@ def energy_balance(usage: DeviceUsage, names: KernelNames) -> EnergyBalance:
         residual_j=split.measured_j - math.fsum(parts),
         raw_residual_fraction=split.raw_residual_fraction,
         raw_residual_p95=split.raw_residual_p95,
+        sampling_j=math.fsum(split.sampling_j),
         num_windows=len(split.idle_j),
         mode=split.mode,
         profile=profile_source(usage),

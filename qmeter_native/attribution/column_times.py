@@ -22,6 +22,7 @@ class ColumnTimes:
         self.classes = classes
         self._shape = (num_windows, classes.count)
         self._launches, self._time_ns = np.zeros((2, num_windows * classes.count))
+        self._seen_launches, self._seen_ns = np.zeros((2, num_windows * classes.count))
 
     def cell(self, window: _Array, class_id: _Array) -> _Array:
         """int64, where kernels of a class in a window are added."""
@@ -31,6 +32,11 @@ class ColumnTimes:
         """Add parts: what part of a launch each is, and the nanoseconds that it was given."""
         self._launches += np.bincount(cell, launches, len(self._launches))
         self._time_ns += np.bincount(cell, shared_ns, len(self._time_ns))
+
+    def add_seen(self, cell: _Array, launches: _Array, shared_ns: _Array) -> None:
+        """Add what the sensor saw of the same parts."""
+        self._seen_launches += np.bincount(cell, launches, len(self._seen_launches))
+        self._seen_ns += np.bincount(cell, shared_ns, len(self._seen_ns))
 
     @property
     def time_s(self) -> _Array:
@@ -49,3 +55,10 @@ class ColumnTimes:
         unit_s = np.divide(total_s, total, out=np.zeros(len(total)), where=total > 0)
         counted = np.divide(time_s, unit_s, out=np.zeros_like(time_s), where=unit_s > 0)
         return np.where(self.is_launch, launches, counted), unit_s
+
+    def seen_units(self) -> _Array:
+        """Units of each window as the sensor saw them, float64 (W, C); zeros if nobody told (`add_seen`)."""
+        _, unit_s = self.units()
+        seen_s = self._seen_ns.reshape(self._shape) / NS_PER_S
+        counted = np.divide(seen_s, unit_s, out=np.zeros_like(seen_s), where=unit_s > 0)
+        return np.where(self.is_launch, self._seen_launches.reshape(self._shape), counted)

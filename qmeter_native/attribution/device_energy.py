@@ -41,12 +41,14 @@ class DeviceLoad:
         conditions: Clocks and temperature.
         busy_ns: int64, union of all kernels, as far as they were traced.
         traced_ns: int64, how much was traced. The rest takes its part of the energy with it, by time.
+        seen_ns: float64, ``busy_ns`` as the energy sensor weighs time; None if it sees all alike.
     """
 
     columns: ColumnTimes
     conditions: WindowConditions
     busy_ns: _Array
     traced_ns: _Array
+    seen_ns: _Array | None = None
 
 
 def device_energy(
@@ -95,6 +97,8 @@ def merged(parts: EnergyProblem, parent: _Array) -> EnergyProblem:
         units=total(parts.units),
         time_s=total(parts.time_s),
         is_fitted=np.logical_and.reduceat(parts.is_fitted, first),
+        seen_units=None if parts.seen_units is None else total(parts.seen_units),
+        seen_busy_s=None if parts.seen_busy_s is None else total(parts.seen_busy_s),
     )
 
 
@@ -129,6 +133,8 @@ def _problem(
         work=work.of_units(load.columns.is_launch, unit_s, busy_clock, model.features),
         modes=work.modes,
         is_fitted=~windows.is_part_metered & (traced_s > 0),
+        seen_units=None if load.seen_ns is None else load.columns.seen_units(),
+        seen_busy_s=None if load.seen_ns is None else load.seen_ns / NS_PER_S,
     )
 
 

@@ -39,6 +39,8 @@ _Array = NDArray[Any]
 _SHIFT_ERROR: Final = 0.3
 """Prior standard deviation of what a run adds to the exponents: a core event costs V², and V goes with the clock to a
 power between 0 (at the lowest voltage) and 1."""
+_MAX_RATIO: Final = 2.0
+"""Of the work of a unit in two runs, up to which their kernels count as the same."""
 _NUM_PASSES: Final = 4
 """Of the windows' discrepancy and the exponents' shift, which both settle within 2 % by then."""
 
@@ -268,8 +270,9 @@ def transfer(
     """A fit for another run's classes, from what this run has taught.
 
     A class that was there keeps its joules, in proportion to its work if a unit of it has other work now; the further
-    the work is from what was seen, the more of the discrepancy of unseen kernels is added. A new class gets its work's
-    joules with that whole discrepancy.
+    the work is from what was seen, the more of the discrepancy of unseen kernels is added; all of it if the work is
+    known in another way. A new class, or one with more than twice or less than half the work, gets its work's joules
+    with that whole discrepancy.
 
     Args:
         fit: Of one run.
@@ -288,15 +291,15 @@ def transfer(
     unit_j, extra = np.zeros(num_classes), np.zeros(num_classes)
     for number, key in enumerate(other_keys):
         seen = place.get(key)
-        if seen is None:
+        ratio = expected_j[number] / seen_j[seen] if seen is not None and seen_j[seen] > 0 else 0.0
+        if seen is None or not 1 / _MAX_RATIO <= ratio <= _MAX_RATIO:
             loading[number, num_seen + 1 :] = other.work[number, :-1]
             unit_j[number], extra[number] = expected_j[number], other.discrepancy[number] * expected_j[number]
             continue
-        is_alike = fit.modes[seen] is modes[number] and seen_j[seen] > 0
-        ratio = expected_j[number] / seen_j[seen] if is_alike else 1.0
+        strangeness = min(abs(ratio - 1.0), 1.0) if fit.modes[seen] is modes[number] else 1.0
         loading[number, seen] = ratio
         unit_j[number] = ratio * fit.unit_j[seen]
-        extra[number] = other.discrepancy[number] * min(abs(ratio - 1.0), 1.0) * unit_j[number]
+        extra[number] = other.discrepancy[number] * strangeness * unit_j[number]
     covariance = loading @ fit.covariance @ loading.T
     covariance[np.arange(num_classes), np.arange(num_classes)] += extra**2
     values = np.concatenate([unit_j, [fit.active_w], coefficient])

@@ -1,7 +1,8 @@
 """Energy of each window split among kernels, static power, idle time and the meter; see ``docs/attribution.md``.
 
 Kernels' dynamic joules are what the power model says after it was fitted to the run's own windows, scaled onto each
-window only as far as the sensor may err. What then remains is given to nobody.
+window only as far as the sensor may err. A sensor that weighs time unevenly is compared with what it should have read
+(`EnergyFit.predict_reading`), and joules are of all time. What then remains is given to nobody.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ class EnergySplit:
         measured_j: All of it.
         fit: What the model says after it saw the windows.
         problem: What it saw.
-        raw_residual_fraction: Σ|E - model| / ΣE over the windows that it was fitted to; None of fewer than two.
-        raw_residual_p95: 95th percentile of |E - model| / E over these windows.
+        raw_residual_fraction: Σ|E - model's reading| / ΣE over the windows that were fitted; None of fewer than two.
+        raw_residual_p95: 95th percentile of |E - model's reading| / E over these windows.
         timing: Relative standard error of all windows' energy by the sensor.
+        sampling_j: float64 (W,), what the sensor should have read less the energy that was spent, by the model:
+            positive where it saw too much of what draws much.
         is_finer: The fit saw the windows cut by the driver's power samples, as it predicts better so.
     """
 
@@ -61,6 +64,7 @@ class EnergySplit:
     raw_residual_fraction: float | None
     raw_residual_p95: float | None
     timing: float
+    sampling_j: _Array
     is_finer: bool
 
     def kernel_w(self, policy: StaticPolicy) -> _Array:
@@ -141,16 +145,16 @@ def split_energy(
         fit: Joules of units, from these windows or parts of them.
         is_finer: It is from parts.
     """
-    said = fit.predict(problem)
+    said, read = fit.predict(problem), fit.predict_reading(problem)
     rest_s = problem.length_s - problem.busy_s
     idle_j = problem.idle_w * rest_s
     static_j = said.idle_j - idle_j + said.active_j
     modelled_j = np.where(problem.time_s > 0, said.dynamic_j, 0.0)
-    dynamic_j = modelled_j * _scale(problem, windows.is_metered, idle_j + static_j, modelled_j)[:, None]
+    dynamic_j = modelled_j * _scale(problem, windows.is_metered, read, modelled_j)[:, None]
     untraced_j = energy_j - problem.energy_j
     over_j = problem.energy_j - idle_j - static_j - dynamic_j.sum(axis=1)
     meter_j = np.where(windows.is_metered, np.maximum(over_j, 0.0), 0.0)
-    fraction, p95 = _raw_residuals(problem, said)
+    fraction, p95 = _raw_residuals(problem, read)
     total_j = float(problem.energy_j.sum())
     return EnergySplit(
         idle_j=idle_j,
@@ -165,25 +169,26 @@ def split_energy(
         raw_residual_fraction=fraction,
         raw_residual_p95=p95,
         timing=windows.total_error_j / total_j if total_j > 0 else 0.0,
+        sampling_j=read.mean_j - said.mean_j,
         is_finer=is_finer,
     )
 
 
-def _scale(problem: EnergyProblem, is_metered: _Array, other_j: _Array, modelled_j: _Array) -> _Array:
+def _scale(problem: EnergyProblem, is_metered: _Array, read: EnergyPrediction, modelled_j: _Array) -> _Array:
     """float64 (W,): by how much dynamic joules are multiplied; 1 where a counter phase raised the power."""
     total_j = modelled_j.sum(axis=1)
     most_j = _SENSOR_ERRORS * problem.error_j
-    added_j = np.clip(problem.energy_j - other_j - total_j, -most_j, most_j)
+    added_j = np.clip(problem.energy_j - read.mean_j, -most_j, most_j)
     scale = np.clip(1.0 + _ratio(added_j, total_j), 0.0, _MAX_SCALE)
     return np.where(is_metered, 1.0, scale)
 
 
-def _raw_residuals(problem: EnergyProblem, said: EnergyPrediction) -> tuple[float | None, float | None]:
+def _raw_residuals(problem: EnergyProblem, read: EnergyPrediction) -> tuple[float | None, float | None]:
     """None for one window, which the model always meets."""
     rows = problem.is_fitted & (problem.energy_j > 0)
     if rows.sum() < 2:
         return None, None
-    energy_j, missed_j = problem.energy_j[rows], np.abs(problem.energy_j - said.mean_j)[rows]
+    energy_j, missed_j = problem.energy_j[rows], np.abs(problem.energy_j - read.mean_j)[rows]
     return float(missed_j.sum() / energy_j.sum()), float(np.percentile(missed_j / energy_j, 95))
 
 

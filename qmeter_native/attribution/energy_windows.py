@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qmeter_native.attribution.energy_curve import EnergyCurve, memory_energy
 from qmeter_native.attribution.power_samples import FinerWindows, PowerSamples
+from qmeter_native.attribution.sensor_view import SensorView, SensorWindow
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.device_profile import SensorModel
 from qmeter_native.model.manifest import DeviceInfo
@@ -49,6 +50,7 @@ class EnergyWindows:
         systematic: Relative error that does not shrink with repeats; None if not known.
         memory_j: Energy of all windows by the memory's own power readings; None if they were not read.
         is_declared: Nothing was measured: the energy is that of a declared power.
+        view: How the sensor weighs time; None if it is taken to see all alike.
     """
 
     cuts_ns: _Array
@@ -63,6 +65,7 @@ class EnergyWindows:
     systematic: float | None = None
     memory_j: float | None = None
     is_declared: bool = False
+    view: SensorView | None = None
 
     @property
     def highest_w(self) -> float | None:
@@ -82,13 +85,15 @@ class EnergyWindows:
             source=f"declared power of {power_w:g} W while kernels ran",
             reason=f"nothing was measured: {self.reason}",
             is_declared=True,
+            view=None,
         )
 
 
 def energy_windows(capture: Capture, device: DeviceInfo, sensor: SensorModel | None = None) -> EnergyWindows:
     """The energy of ``device`` in the measured window: by its counter, else by its power readings, else missing.
 
-    ``sensor`` is what calibration found out about its power samples; without it they do not cut windows finer.
+    ``sensor`` is what calibration found out about its sensors; without it power samples do not cut windows finer, and
+    how the counter weighs time is taken from parts of that name.
     """
     start_ns, end_ns = capture.manifest.measure_start_ns, capture.manifest.measure_end_ns
     curve = EnergyCurve.of(capture, device.index)
@@ -125,11 +130,17 @@ def energy_windows(capture: Capture, device: DeviceInfo, sensor: SensorModel | N
         reason=f"the readings span {curve.coverage:.0%} of the measured window" if is_weak else None,
         systematic=curve.systematic,
         memory_j=memory_energy(capture, device.index),
+        view=_view(capture, device, curve, sensor),
     )
 
 
 def _uncut(cuts_ns: _Array, energy_j: _Array, error_j: _Array) -> FinerWindows:
     return FinerWindows(cuts_ns, np.arange(len(energy_j)), energy_j, error_j)
+
+
+def _view(capture: Capture, device: DeviceInfo, curve: EnergyCurve, sensor: SensorModel | None) -> SensorView | None:
+    window = SensorWindow.of(device.name, sensor) if len(curve.edge_ns) else None
+    return None if window is None else SensorView.of(capture, device.index, window)
 
 
 def _samples(capture: Capture, device: int, curve: EnergyCurve, sensor: SensorModel | None) -> PowerSamples | None:

@@ -21,11 +21,11 @@ from qmeter_native.model.capture import Capture
 from qmeter_native.model.device_profile import SensorModel
 from qmeter_native.units import NS_PER_S
 
-__all__ = ["SensorView", "SensorWindow"]
+__all__ = ["LOOKS_BEYOND", "SensorView", "SensorWindow"]
 
 _Array = NDArray[Any]
 
-_LOOKS_BEYOND: Final = 2
+LOOKS_BEYOND: Final = 2
 """The looks go on so far on both sides, for lags."""
 _SHORTEST_S: Final = 1e-6
 
@@ -75,12 +75,14 @@ class SensorView:
 
     Attributes:
         ticks: When it ticked.
-        window: What it looks at.
+        window: How it samples power.
+        look_ns: float64, its looks, nanoseconds after the first tick; the last one of tick k is number
+            ``LOOKS_BEYOND + k * window.num_looks``.
     """
 
     ticks: CounterTicks
     window: SensorWindow
-    _look_ns: _Array
+    look_ns: _Array
 
     @classmethod
     def of(cls, capture: Capture, device: int, window: SensorWindow) -> SensorView | None:
@@ -93,7 +95,7 @@ class SensorView:
         """The view through ``window`` at known ticks."""
         tick_ns = (ticks.time_ns - ticks.time_ns[0]).astype(float)
         last = len(tick_ns) - 1
-        number = np.arange(-_LOOKS_BEYOND, last * window.num_looks + _LOOKS_BEYOND + 1) / window.num_looks
+        number = np.arange(-LOOKS_BEYOND, last * window.num_looks + LOOKS_BEYOND + 1) / window.num_looks
         look_ns = np.interp(number, np.arange(last + 1), tick_ns)
         look_ns += np.minimum(number, 0.0) * (tick_ns[1] - tick_ns[0])
         look_ns += np.maximum(number - last, 0.0) * (tick_ns[-1] - tick_ns[-2])
@@ -113,11 +115,11 @@ class SensorView:
             float64, nanoseconds after the first tick.
         """
         since_ns = (time_ns - self.ticks.time_ns[0]).astype(float)
-        after = np.clip(np.searchsorted(self._look_ns, since_ns), 1, len(self._look_ns) - 1)
-        begin_ns, end_ns = self._look_ns[after - 1], self._look_ns[after]
+        after = np.clip(np.searchsorted(self.look_ns, since_ns), 1, len(self.look_ns) - 1)
+        begin_ns, end_ns = self.look_ns[after - 1], self.look_ns[after]
         constant_ns = max(self.window.time_constant_s, _SHORTEST_S) * NS_PER_S
         left = np.exp((begin_ns - end_ns) / constant_ns)
         share = (np.exp((np.clip(since_ns, begin_ns, end_ns) - end_ns) / constant_ns) - left) / (1.0 - left)
-        beyond_ns = np.minimum(since_ns - self._look_ns[0], 0.0) + np.maximum(since_ns - self._look_ns[-1], 0.0)
+        beyond_ns = np.minimum(since_ns - self.look_ns[0], 0.0) + np.maximum(since_ns - self.look_ns[-1], 0.0)
         seen: _Array = begin_ns + share * (end_ns - begin_ns) + beyond_ns
         return seen

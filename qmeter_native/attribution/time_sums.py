@@ -12,6 +12,7 @@ from qmeter_native.attribution.column_times import ColumnTimes
 from qmeter_native.attribution.energy_classes import EnergyClasses
 from qmeter_native.attribution.intervals import Intervals
 from qmeter_native.attribution.kernel_names import FAMILIES, KernelNames
+from qmeter_native.attribution.sensor_view import SensorView
 from qmeter_native.attribution.shares import Rides, ShareRule
 from qmeter_native.attribution.timeline import SharedTime, share_time
 from qmeter_native.attribution.traced_time import Pieces
@@ -63,8 +64,10 @@ class TimeSums:
         num_traced: int,
         num_groups: int,
         num_layers: int,
+        view: SensorView | None = None,
     ) -> None:
         self._names = names
+        self._view = view
         self._pieces = pieces
         self._columns = columns
         self._class_rule = names.rule[names.of_class]
@@ -140,9 +143,22 @@ class TimeSums:
         layer = (kernels.layer[row].astype(np.int64) + 1) * self._columns.classes.count
         self._layer_ns += np.bincount(layer + self._columns.classes.column[class_id], shared, len(self._layer_ns))
         cell = self._columns.cell(self._pieces.energy_window[part.window], class_id)
-        self._columns.add(cell, part.length_ns / (kernels.end_ns[row] - kernels.start_ns[row]), shared)
+        launches = part.length_ns / (kernels.end_ns[row] - kernels.start_ns[row])
+        self._columns.add(cell, launches, shared)
+        if self._view is not None:
+            weight = self._weight(part, kernels, self._view)
+            self._columns.add_seen(cell, launches * weight, shared * weight)
         whole = self._columns.cell(self._pieces.whole_window[part.window], class_id)
         self._parts.append(_Parts(slot.astype(np.int32), whole.astype(np.int32), part.shared_ns))
+
+    def _weight(self, part: SharedTime, kernels: DeviceKernels, view: SensorView) -> _Array:
+        """float64, how the sensor weighs each part's time: its kernel's mean in the piece."""
+        cuts_ns = self._pieces.cuts_ns
+        start_ns = np.maximum(kernels.start_ns[part.row], cuts_ns[part.window])
+        end_ns = np.minimum(kernels.end_ns[part.row], cuts_ns[part.window + 1])
+        seen_ns, length_ns = view.seen_ns(end_ns) - view.seen_ns(start_ns), end_ns - start_ns
+        weight: _Array = np.divide(seen_ns, length_ns, out=np.ones(len(seen_ns)), where=length_ns > 0)
+        return weight
 
     def step_j(self, kernel_w: _Array) -> _Array:
         """float64 ``(steps, rules)``: energy of steps whose kernels draw ``kernel_w`` (windows, columns) watts."""

@@ -7,7 +7,7 @@ starts or ends, or a cut) gives each of its n kernels ``L // n``, and the remain
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -178,3 +178,18 @@ class BusyTime:
     def between(self, start_ns: _Array, end_ns: _Array) -> _Array:
         """Busy nanoseconds inside each of the given intervals."""
         return self.before(end_ns) - self.before(start_ns)
+
+    def weighed(self, start_ns: _Array, end_ns: _Array, weigh: Callable[[_Array], _Array]) -> _Array:
+        """The same, float64, where time counts by ``weigh``, a monotone map of times such as `SensorView.seen_ns`."""
+        if len(self._start) == 0:
+            return np.zeros(len(start_ns))
+        weights = weigh(self._end) - weigh(self._start)
+        before = np.cumsum(weights) - weights
+
+        def until(time_ns: _Array) -> _Array:
+            index = np.searchsorted(self._start, time_ns, "right") - 1
+            at = np.maximum(index, 0)
+            inside = weigh(np.minimum(time_ns, self._end[at])) - weigh(self._start[at])
+            return np.where(index >= 0, before[at] + inside, 0.0)
+
+        return np.asarray(until(end_ns) - until(start_ns))

@@ -17,6 +17,7 @@ from qmeter_native.attribution.energy_use import EnergyUse
 from qmeter_native.attribution.energy_windows import EnergyWindows, energy_windows
 from qmeter_native.attribution.intervals import Intervals
 from qmeter_native.attribution.profiles import expected_profile
+from qmeter_native.attribution.sensor_view import SensorView
 from qmeter_native.attribution.time_sums import DeviceKernels, TimeSums
 from qmeter_native.attribution.timeline import BusyTime
 from qmeter_native.attribution.traced_time import Pieces
@@ -86,9 +87,12 @@ class DeviceUsage:
 
 @dataclass(frozen=True, slots=True)
 class _Busy:
-    """Busy time of windows' parts, of the device's steps and of traced intervals; and what sensors saw meanwhile."""
+    """Busy time of windows' parts, as it was and as the energy sensor saw it, of the device's steps and of traced
+    intervals; and what other sensors read meanwhile.
+    """
 
     by_window_ns: _Array
+    seen_ns: _Array | None
     in_steps_ns: int
     by_traced_ns: _Array
     conditions: WindowConditions
@@ -114,8 +118,8 @@ def device_usage(
     busy = _busy(capture, device, kernels, windows, pieces, steps, traced)
     columns = _columns(plan, kernels, len(parts.parent))
     traced_ns = pieces.by_energy_window(pieces.length_ns, len(parts.parent))
-    load = DeviceLoad(columns, busy.conditions, busy.by_window_ns, traced_ns)
-    sums = _sums(plan, kernels, pieces, columns, traced)
+    load = DeviceLoad(columns, busy.conditions, busy.by_window_ns, traced_ns, busy.seen_ns)
+    sums = _sums(plan, kernels, pieces, columns, traced, windows.view)
     profile = profile or expected_profile(device, windows.highest_w)
     model = profile.power_model
     if windows.energy_j is None and plan.tdp_w is not None:
@@ -146,10 +150,15 @@ def device_usage(
 
 
 def _sums(
-    plan: CapturePlan, kernels: DeviceKernels, pieces: Pieces, columns: ColumnTimes, traced: Intervals
+    plan: CapturePlan,
+    kernels: DeviceKernels,
+    pieces: Pieces,
+    columns: ColumnTimes,
+    traced: Intervals,
+    view: SensorView | None,
 ) -> TimeSums:
     num_layers = int(plan.placed.places.layer.max(initial=-1)) + 1
-    sums = TimeSums(plan.names, plan.rides, pieces, columns, len(traced), plan.placed.groups.count, num_layers)
+    sums = TimeSums(plan.names, plan.rides, pieces, columns, len(traced), plan.placed.groups.count, num_layers, view)
     sums.add_all(kernels, traced)
     return sums
 
@@ -180,12 +189,20 @@ def _busy(
     """The union that busy times come from is a quarter of all memory at 10^7 kernels, and is let go here."""
     busy = BusyTime(kernels.start_ns, kernels.end_ns)
     by_piece = np.where(pieces.is_traced, busy.between(pieces.cuts_ns[:-1], pieces.cuts_ns[1:]), 0)
+    num_parts = len(windows.parts.parent)
     return _Busy(
-        by_window_ns=pieces.by_energy_window(by_piece, len(windows.parts.parent)),
+        by_window_ns=pieces.by_energy_window(by_piece, num_parts),
+        seen_ns=None if windows.view is None else _seen(busy, pieces, windows.view, num_parts),
         in_steps_ns=int(busy.between(steps.start_ns, steps.end_ns).sum()),
         by_traced_ns=busy.between(traced.start_ns, traced.end_ns),
         conditions=WindowConditions.of(capture, device, windows.parts.cuts_ns, busy),
     )
+
+
+def _seen(busy: BusyTime, pieces: Pieces, view: SensorView, num_parts: int) -> _Array:
+    """float64, busy time of each part of a window as its sensor weighs it."""
+    by_piece = busy.weighed(pieces.cuts_ns[:-1], pieces.cuts_ns[1:], view.seen_ns)
+    return np.bincount(pieces.energy_window, np.where(pieces.is_traced, by_piece, 0.0), num_parts)
 
 
 def _columns(plan: CapturePlan, kernels: DeviceKernels, num_windows: int) -> ColumnTimes:

@@ -96,8 +96,10 @@ class EnergyBalance:
         unattributed_j: Measured, but given to nobody; negative where the model says more than was measured.
         residual_j: ``measured - kernels - static - idle - meter - unattributed``.
         raw_residual_fraction: Share of energy that the model placed wrongly before it was scaled to the windows:
-            Σ|E_w - model_w| / Σ E_w.
+            Σ|E_w - model_w| / Σ E_w, where the model says what the sensor should have read.
         raw_residual_p95: 95th percentile over windows of |E_w - model_w| / E_w.
+        sampling_j: Of ``unattributed_j``, what the sensor should have read less what was spent, by the model: a sensor
+            that looks at some of the time twice or not at all counts some work too often. 0 of one that sees all alike.
         num_windows: Energy windows used.
         mode: ``counters``, ``shapes`` or ``time``: how the work behind most dynamic joules is known.
         profile: Where the power model came from: ``calibrated`` with the date, or ``datasheet defaults``.
@@ -117,6 +119,7 @@ class EnergyBalance:
     residual_j: float | None = None
     raw_residual_fraction: float | None = None
     raw_residual_p95: float | None = None
+    sampling_j: float | None = None
     num_windows: int = 0
     mode: EnergyMode | None = None
     profile: str | None = None
@@ -124,14 +127,20 @@ class EnergyBalance:
     resolved_share: float | None = None
 
     TOLERANCE: ClassVar[float] = 1e-9
-    """Largest ``|residual_j| / measured_j`` at which the balance counts as closed."""
+    """Largest part of the largest term of the balance that may be left over if it counts as closed."""
+
+    @property
+    def sampling_share(self) -> float:
+        """``sampling_j`` over what was measured; 0 if either is missing."""
+        return (self.sampling_j or 0.0) / self.measured_j if self.measured_j else 0.0
 
     @property
     def is_closed(self) -> bool:
         """Nothing is left over but rounding; also True where nothing was measured."""
         if self.residual_j is None or self.measured_j is None:
             return True
-        return abs(self.residual_j) <= self.TOLERANCE * abs(self.measured_j)
+        terms = (self.measured_j, self.kernels_j, self.static_j, self.idle_j, self.meter_j, self.unattributed_j)
+        return abs(self.residual_j) <= self.TOLERANCE * max(abs(term) for term in terms if term is not None)
 
 
 @dataclass(frozen=True, slots=True)

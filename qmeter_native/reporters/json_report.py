@@ -114,7 +114,7 @@ def _energy(energies: tuple[EnergyBalance, ...]) -> dict[str, Any]:
     }
 
 
-_JOULES = ("measured_j", "kernels_j", "static_j", "idle_j", "meter_j", "unattributed_j")
+_JOULES = ("measured_j", "kernels_j", "static_j", "idle_j", "meter_j", "unattributed_j", "sampling_j")
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

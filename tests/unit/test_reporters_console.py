@@ -71,7 +71,9 @@ def test_sections_come_in_the_order_of_reading() -> None:
 def test_the_balance_says_the_sum_and_what_is_left_over() -> None:
     balance = section(printed(reports.report()), "Balance")
     assert "✓ time     12.00 s = kernels 10.00 + idle in steps 1.50 + idle between 0.50" in balance
-    assert "✓ energy   5.000 kJ = kernels 3.000 + static 1.000 + idle 0.880 + meter 0.002 + unattributed 0.118" in balance
+    assert (
+        "✓ energy   5.000 kJ = kernels 3.000 + static 1.000 + idle 0.880 + meter 0.002 + unattributed 0.118" in balance
+    )
     assert "raw residual 3.1 %" in balance
     assert "✓ requests 64 ×" in balance
 

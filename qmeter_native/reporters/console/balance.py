@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +21,8 @@ __all__ = ["balance_section"]
 _CLOSED = ("✓", "green")
 _OPEN = ("✗", "bold red")
 _ABSENT = ("–", "yellow")
+_SHOWN_SAMPLING: Final = 1e-3
+"""Part of what was measured from which the counter's uneven sampling is worth a word."""
 
 
 def balance_section(report: AttributionReport) -> Section:
@@ -78,6 +82,8 @@ def _energy_text(energy: EnergyBalance) -> str:
     told = [] if energy.residual_j is None else [f"left over {quantity(energy.residual_j, 'J')}"]
     if energy.raw_residual_fraction is not None:
         told.append(f"raw residual {percent(energy.raw_residual_fraction)} %")
+    if abs(energy.sampling_share) >= _SHOWN_SAMPLING:
+        told.append(f"the counter misread {percent(energy.sampling_share)} %")
     told.append(count(energy.num_windows, "window"))
     if energy.resolved_share is not None:
         told.append(f"{percent(energy.resolved_share)} % of kernels' joules resolved")
