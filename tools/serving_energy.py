@@ -117,9 +117,9 @@ def _keys(capture: Capture, names: KernelNames, device: int) -> tuple[str, ...]:
 
 
 def residuals(batch: ServedBatch) -> _Array:
-    """|measured - model| over measured, of each window without a counter phase, before any scaling."""
+    """|measured - model's reading| over measured, of each window without a counter phase, before any scaling."""
     problem, rows = batch.split.problem, batch.is_fitted
-    said = batch.split.fit.predict(problem)
+    said = batch.split.fit.predict_reading(problem)
     missed: _Array = np.abs(said.mean_j - problem.energy_j)[rows] / problem.energy_j[rows]
     return missed
 
@@ -127,7 +127,7 @@ def residuals(batch: ServedBatch) -> _Array:
 def foretold(fitted: ServedBatch, other: ServedBatch) -> Foretold:
     """The energy of ``other`` by the fit of ``fitted``; the measured energy of ``other`` is not looked at."""
     problem, rows = other.split.problem, other.is_fitted
-    said = transfer(fitted.split.fit, fitted.keys, other.keys, problem).predict(problem)
+    said = transfer(fitted.split.fit, fitted.keys, other.keys, problem).predict_reading(problem)
     by_class_j = said.dynamic_j[rows].sum(axis=0)
     is_known = np.isin(np.array(other.keys, object), np.array(fitted.keys, object))
     tokens = max(other.num_tokens, 1)

@@ -106,3 +106,12 @@ def test_nothing_ran() -> None:
 def test_a_union_joins_what_touches() -> None:
     start, end = union_of(*arrays([(0, 5), (3, 4), (5, 8), (9, 9), (10, 12)]))
     assert list(zip(start.tolist(), end.tolist(), strict=True)) == [(0, 8), (10, 12)]
+
+
+def test_busy_time_can_be_weighed() -> None:
+    busy = BusyTime(np.array([0, 10, 12]), np.array([4, 14, 20]))
+    start, end = np.array([0, 2, 11]), np.array([20, 11, 13])
+    assert busy.weighed(start, end, lambda time: 3.0 * time).tolist() == [42.0, 9.0, 6.0]
+    assert busy.weighed(start, end, lambda time: np.minimum(time, 12.0)).tolist() == [6.0, 3.0, 1.0]
+    nothing = np.empty(0, np.int64)
+    assert BusyTime(nothing, nothing).weighed(start, end, lambda time: time).tolist() == [0.0, 0.0, 0.0]
