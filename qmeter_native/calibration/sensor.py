@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.counter_ticks import CounterTicks
 from qmeter_native.attribution.intervals import Intervals
+from qmeter_native.calibration.counter_looks import CounterIncrements, CounterLooks, fit_counter_looks
 from qmeter_native.calibration.power_window import PowerWindow, fit_power_window
 from qmeter_native.calibration.repeats import median_estimate
 from qmeter_native.calibration.sensor_load import SensorWave
@@ -52,14 +55,19 @@ def sensor_model(capture: Capture, device: int) -> SensorModel:
     waves = _waves(capture)
     ticks = _ticks(capture, device)
     window = _power_window(capture, device, waves)
+    looks, rest = _counter_looks(capture, device, ticks, waves)
     return SensorModel(
         tick_s=_tick_estimate(ticks),
         power_sample_s=_power_sample(capture, device),
         window_s=window.window_s,
         lag_s=window.lag_s,
         counter_call_s=_counter_call(capture, device),
-        phase_error=_phase_error(ticks, waves),
+        phase_error=_phase_error([_mean_power(ticks, start, end) for wave, start, end in waves if wave.is_pulses]),
         window_error=_window_error(ticks, waves),
+        counter_look_s=looks.look_s,
+        counter_time_constant_s=looks.time_constant_s,
+        counter_lag_s=looks.lag_s,
+        phase_error_seen=_phase_error(rest),
     )
 
 
@@ -119,14 +127,12 @@ def _power_window(capture: Capture, device: int, waves: list[tuple[SensorWave, i
     """From the waves that are longer than a tick: pulses at the ticks' own pace say little about a window."""
     rows = _power_rows(capture, device)
     time_ns, power_w = capture.power.time_ns[rows], capture.power.power_mw[rows] * mw_to_w(1)
-    of_device = capture.kernels.device == device
-    busy = Intervals.of(capture.kernels.start_ns[of_device], capture.kernels.end_ns[of_device])
     settle_ns = int(_SETTLE_S * NS_PER_S)
     squares = [(start + settle_ns, end) for wave, start, end in waves if wave.is_square]
     inside = np.zeros(len(time_ns), bool)
     for start_ns, end_ns in squares:
         inside |= (time_ns >= start_ns) & (time_ns < end_ns)
-    return fit_power_window(time_ns[inside], power_w[inside], busy)
+    return fit_power_window(time_ns[inside], power_w[inside], _busy(capture, device))
 
 
 def _counter_call(capture: Capture, device: int) -> Estimate:
@@ -137,10 +143,42 @@ def _counter_call(capture: Capture, device: int) -> Estimate:
     return Estimate.missing("the sampler did not time its calls")
 
 
-def _phase_error(ticks: _Ticks | None, waves: list[tuple[SensorWave, int, int]]) -> Estimate:
-    """Standard deviation over mean of the counter's power of pulses that differ in nothing but their phase."""
-    pulses = [bounds for wave, *bounds in waves if not wave.is_square]
-    powers = [power for start, end in pulses if (power := _mean_power(ticks, start, end)) is not None]
+def _counter_looks(
+    capture: Capture, device: int, ticks: _Ticks | None, waves: list[tuple[SensorWave, int, int]]
+) -> tuple[CounterLooks, list[float | None]]:
+    """How the counter samples power, and its mean power of each train of pulses were it of one phase."""
+    known = None if ticks is None else CounterTicks.of(capture, device, ticks.tick_s)
+    if ticks is None or known is None:
+        return CounterLooks.missing("the counter does not tick like a clock"), []
+    if not any(wave.is_sweep for wave, _, _ in waves):
+        return CounterLooks.missing("no load ran that looks of a counter meet at all phases"), []
+    edge_ns = known.time_ns[known.edge_tick]
+    kinds = list(dict.fromkeys((wave.period_s, wave.duty) for wave, _, _ in waves))
+    inside = [
+        (edge_ns[:-1] >= start) & (edge_ns[1:] <= end) & (np.diff(known.edge_tick) > 0) for _, start, end in waves
+    ]
+    edge = np.concatenate([np.flatnonzero(mask) for mask in inside])
+    number = np.repeat(np.arange(len(waves)), [int(mask.sum()) for mask in inside])
+    tick = np.column_stack([known.edge_tick[edge], known.edge_tick[edge + 1]])
+    power_w = np.diff(ticks.energy_j)[edge] / (np.diff(tick, axis=1)[:, 0] * known.period_s)
+    kind = np.array([kinds.index((wave.period_s, wave.duty)) for wave, _, _ in waves], np.int64)
+    looks = fit_counter_looks(known, CounterIncrements(tick, power_w, kind[number]), _busy(capture, device))
+    if len(looks.rest_w) == 0:
+        return looks, []
+    pulses = [position for position, (wave, _, _) in enumerate(waves) if wave.is_pulses]
+    pulse_w = float(power_w[np.isin(number, pulses)].mean())
+    rest_w = [looks.rest_w[number == position] for position in pulses]
+    return looks, [pulse_w + float(np.mean(rest[1:])) if len(rest) > 1 else None for rest in rest_w]
+
+
+def _busy(capture: Capture, device: int) -> Intervals:
+    rows = capture.kernels.device == device
+    return Intervals.of(capture.kernels.start_ns[rows], capture.kernels.end_ns[rows])
+
+
+def _phase_error(found: Sequence[float | None]) -> Estimate:
+    """Standard deviation over mean of the power of trains of pulses that differ in nothing but their phase."""
+    powers = [power for power in found if power is not None]
     if len(powers) < 3:
         return Estimate.missing("fewer than three phases of pulses were seen between edges of the counter")
     spread = float(np.std(powers, ddof=1) / np.mean(powers))

@@ -20,6 +20,9 @@ _TICK_S: Final = 0.1
 """Time between two ticks of NVML's counter on data-centre parts: pulses of this period meet each tick at one phase."""
 
 _PULSE_DUTY: Final = 0.25
+_SWEEPS: Final = ((0.0202, 150), (0.0257, 110), (0.0703, 30))
+"""Periods that no look at every 10, 20, 25 or 50 ms keeps step with; the first meets looks at every 20 ms at all phases
+within 2 s. With how many of them take about 2 to 3 s."""
 _NUM_PHASES: Final = {False: 8, True: 4}
 """By whether the calibration is quick."""
 
@@ -57,8 +60,18 @@ class SensorWave:
 
     @property
     def is_square(self) -> bool:
-        """Whether it is busy for half of each period; if not it is a train of pulses."""
-        return self.duty == 0.5
+        """Whether it is busy for half of each period, which is longer than a tick."""
+        return self.duty == 0.5 and self.period_s > _TICK_S
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether looks of a counter meet it at ever other phases."""
+        return not self.is_square and not self.is_pulses
+
+    @property
+    def is_pulses(self) -> bool:
+        """Whether it is a train of pulses that meet each tick at one phase."""
+        return self.period_s == _TICK_S
 
     @classmethod
     def of_range(cls, name: str) -> SensorWave | None:
@@ -67,15 +80,18 @@ class SensorWave:
 
 
 def sensor_loads(is_quick: bool) -> list[SensorWave]:
-    """Waves of 400 and 150 ms for window and lag, then pulses of a tick's length at several phases.
+    """Waves of 400 and 150 ms for window and lag of power samples, sweeps for the counter's, and pulses of a tick's
+    length at several phases.
 
-    The phases come in scrambled order, so that a drift is no trend over the phase. 13 s if quick, 28 s if not.
+    The phases come in scrambled order, so that a drift is no trend over the phase. 20 s if quick, 40 s if not.
     """
     squares = [(0.4, 9), (0.15, 24)] if is_quick else [(0.4, 15), (0.15, 40)]
     num_pulses = 14 if is_quick else 20
     num_phases = _NUM_PHASES[is_quick]
     waves = [SensorWave(period_s, 0.5, 0.0, count) for period_s, count in squares]
     steps = [(3 * number) % num_phases for number in range(num_phases)]
+    num_sweeps = 1 if is_quick else 2
+    waves += [SensorWave(period_s, 0.5, 0.0, num_sweeps * count) for period_s, count in _SWEEPS]
     return waves + [SensorWave(_TICK_S, _PULSE_DUTY, step / num_phases, num_pulses) for step in steps]
 
 

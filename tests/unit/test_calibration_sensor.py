@@ -26,6 +26,7 @@ class SensorUnderLoad:
     sample_s: float = 0.02
     noise_w: float = 3.0
     counter_sees_s: float = 0.1
+    counter_constant_s: float | None = None
     edge_slack_s: float = 0.002
     idle_w: float = 120.0
     load_w: float = 300.0
@@ -54,7 +55,7 @@ class SensorUnderLoad:
 
     def _sensor(self, builder: CaptureBuilder, length_s: float, rng: np.random.Generator) -> None:
         ticks = np.arange(0.037, length_s, self.tick_s)
-        energy = np.cumsum(self.mean_w(ticks, self.counter_sees_s) * self.tick_s)
+        energy = np.cumsum(self._counter_w(ticks) * self.tick_s)
         for tick, joules in zip(ticks, energy, strict=True):
             late = rng.uniform(0, self.edge_slack_s)
             builder.tick(int((tick + late) * S), int(joules * 1e6), half_width=int(self.edge_slack_s / 2 * S))
@@ -63,12 +64,27 @@ class SensorUnderLoad:
         for stamp, watts in zip(stamps, power, strict=True):
             builder.power(int(stamp * S), int(max(watts, 0) * 1e3))
 
+    def _counter_w(self, ticks: NDArray[Any]) -> NDArray[Any]:
+        """Mean power by tick: of the time before it, or of five looks at a low-pass, computed in steps of 0.1 ms."""
+        if self.counter_constant_s is None:
+            return self.mean_w(ticks, self.counter_sees_s)
+        step_s = 1e-4
+        times = np.arange(0, ticks[-1] + step_s, step_s)
+        kept, value, filtered = np.exp(-step_s / self.counter_constant_s), self.idle_w, []
+        for power_w in self.mean_w(times, step_s).tolist():
+            value = kept * value + (1 - kept) * power_w
+            filtered.append(value)
+        looks = ticks[:, None] - 0.02 * np.arange(5)
+        mean_w: NDArray[Any] = np.interp(looks, times, filtered).mean(axis=1)
+        return mean_w
+
     def mean_w(self, end: NDArray[Any], length: float) -> NDArray[Any]:
         edges = np.array(self.bounds).ravel()
         spans = np.diff(np.array(self.bounds), axis=1).ravel()
         busy = np.stack([np.cumsum(spans) - spans, np.cumsum(spans)], axis=1).ravel()
         share = (np.interp(end, edges, busy) - np.interp(end - length, edges, busy)) / length
-        return self.idle_w + self.load_w * share
+        power_w: NDArray[Any] = self.idle_w + self.load_w * share
+        return power_w
 
 
 def test_period_window_and_lag_of_a_sensor_are_found_within_their_intervals() -> None:
@@ -97,6 +113,8 @@ def test_a_counter_that_integrates_everything_is_independent_of_the_pulses_phase
 
     assert model.phase_error.value is not None
     assert model.phase_error.value < 0.01
+    assert model.counter_time_constant_s.value is None
+    assert "integrates" in str(model.counter_time_constant_s.reason)
     assert model.window_error < 0.01
 
 
@@ -105,6 +123,25 @@ def test_a_counter_that_looks_a_quarter_of_the_time_is_found_out() -> None:
 
     assert model.phase_error.value is not None
     assert model.phase_error.value > 0.1
+
+
+def test_looks_and_low_pass_of_a_counter_are_found_and_explain_the_pulses() -> None:
+    model = sensor_model(SensorUnderLoad(counter_constant_s=0.015).capture(sensor_loads(is_quick=False)), 0)
+
+    assert model.counter_look_s.value == pytest.approx(0.02, rel=1e-3)
+    assert model.counter_time_constant_s.value == pytest.approx(0.015, rel=0.05)
+    assert model.counter_lag_s.value == pytest.approx(0, abs=0.0015)
+    assert model.phase_error.value is not None
+    assert model.phase_error_seen.value is not None
+    assert model.phase_error_seen.value < min(0.01, model.phase_error.value)
+
+
+def test_without_sweeps_the_counters_looks_stay_unknown() -> None:
+    waves = [wave for wave in sensor_loads(is_quick=True) if not wave.is_sweep]
+    model = sensor_model(SensorUnderLoad(counter_constant_s=0.015).capture(waves), 0)
+
+    assert model.counter_time_constant_s.value is None
+    assert model.counter_time_constant_s.reason
 
 
 def test_edges_that_were_missed_do_not_lengthen_the_tick() -> None:
@@ -130,7 +167,7 @@ def test_a_wave_is_read_back_from_the_name_of_its_range() -> None:
 
 
 def test_pulses_meet_the_counters_ticks_at_eight_evenly_spaced_phases() -> None:
-    pulses = [wave for wave in sensor_loads(is_quick=False) if not wave.is_square]
+    pulses = [wave for wave in sensor_loads(is_quick=False) if wave.is_pulses]
 
     assert sorted(wave.phase for wave in pulses) == [step / 8 for step in range(8)]
     assert {wave.period_s for wave in pulses} == {0.1}
