@@ -17,7 +17,9 @@ from qmeter_native.devices.gpu_database import chip_info
 from qmeter_native.model.activity_kind import ActivityKind
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.counter_quantity import CounterQuantity
+from qmeter_native.model.device_profile import SensorModel
 from qmeter_native.model.energy_source import EnergySource
+from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.power_model import PowerModel
 from qmeter_native.model.tables import (
     ClockTable,
@@ -37,6 +39,19 @@ LEAD_S, REACTION_S, BLOCK_S = 1.0, 0.1, 0.4
 TICK_S, EDGE_S, SAMPLE_S = 0.1, 0.001, 0.02
 WINDOW_S, LAG_S = 0.05, 0.01
 METER_W = 38.0
+UNKNOWN = Estimate.missing("not calibrated")
+SENSOR = SensorModel(
+    tick_s=Estimate(TICK_S),
+    power_sample_s=UNKNOWN,
+    window_s=UNKNOWN,
+    lag_s=UNKNOWN,
+    counter_call_s=UNKNOWN,
+    phase_error=UNKNOWN,
+    window_error=0.001,
+    counter_look_s=Estimate(TICK_S),
+    counter_time_constant_s=Estimate(1000.0),
+)
+"""The made-up counter is an integral, which an H200's is not; of its power samples nothing is known."""
 COUNTER_S = (1.5, 2.5)
 COUNTER_INTERVAL_NS = 100_000
 GRID_S = 0.01

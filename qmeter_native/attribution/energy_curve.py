@@ -1,8 +1,8 @@
 """Cumulative joules of a device, as its sensor saw them: what lies between any two moments, and how surely.
 
 A counter is read best where it changes: between two edges the energy is known to the counter's quantum, and only the
-edges' times are uncertain, by the brackets in which they were seen. Between edges the counter is interpolated along the
-power readings if there are any, else along a straight line.
+edges' times are uncertain, by the brackets in which they were seen, or less where it ticks like a clock. Between edges
+the counter is interpolated along the power readings if there are any, else along a straight line.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.counter_ticks import CounterTicks
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.energy_source import EnergySource
 from qmeter_native.units import NS_PER_S, UJ_PER_J, mw_to_w
@@ -81,13 +82,17 @@ class EnergyCurve:
     _quantum_j: float
 
     @classmethod
-    def of(cls, capture: Capture, device: int) -> EnergyCurve | None:
-        """By the device's counter, else by its power readings; None if neither spans half of the measured window."""
+    def of(cls, capture: Capture, device: int, ticks: CounterTicks | None = None) -> EnergyCurve | None:
+        """By the device's counter, else by its power readings; None if neither spans half of the measured window.
+
+        ``ticks`` of its NVML counter tell when that changed more closely than the brackets of single edges.
+        """
         start_ns, end_ns = capture.manifest.measure_start_ns, capture.manifest.measure_end_ns
         powers = {source: _power_points(capture, device, source) for source in _POWERS}
         shape = next((points for points in powers.values() if points is not None), None)
         for source, name in _COUNTERS.items():
-            counter = _counter_points(capture, device, source)
+            known = ticks if source is EnergySource.NVML_TOTAL_ENERGY else None
+            counter = _counter_points(capture, device, source, known)
             if counter is not None and (coverage := counter.coverage(start_ns, end_ns)) >= _MIN_COVERAGE:
                 gain = _BOARD_GAIN if source is EnergySource.NVML_TOTAL_ENERGY else None
                 return cls(name, gain, coverage, counter.time_ns, counter, shape, _QUANTUM_J[source])
@@ -155,21 +160,33 @@ def memory_energy(capture: Capture, device: int) -> float | None:
     return float(bounds[1] - bounds[0])
 
 
-def _counter_points(capture: Capture, device: int, source: EnergySource) -> _Points | None:
-    """Edges in the middle of their brackets, in order; an edge that would run time or energy backwards is left out."""
+def _counter_points(capture: Capture, device: int, source: EnergySource, ticks: CounterTicks | None) -> _Points | None:
+    """Edges at their ticks, or in the middle of their brackets, in order.
+
+    An edge that would run time or energy backwards is left out.
+    """
     table = capture.energy
     rows = np.flatnonzero((table.device == device) & (table.source == source))
     rows = rows[np.argsort(table.high_ns[rows], kind="stable")]
     low_ns, high_ns = table.low_ns[rows], table.high_ns[rows]
-    time_ns, energy_uj = low_ns + (high_ns - low_ns) // 2, table.energy_uj[rows]
+    energy_uj = table.energy_uj[rows]
+    time_ns, slack_ns = low_ns + (high_ns - low_ns) // 2, (high_ns - low_ns) / 2
+    if ticks is not None:
+        time_ns, slack_ns = _at_ticks(time_ns, slack_ns, ticks)
     is_forward = np.ones(len(rows), bool)
     is_forward[1:] = (time_ns[1:] > np.maximum.accumulate(time_ns)[:-1]) & (
         energy_uj[1:] >= np.maximum.accumulate(energy_uj)[:-1]
     )
     if is_forward.sum() < 2:
         return None
-    slack_ns = (high_ns - low_ns) / 2
     return _Points(time_ns[is_forward], energy_uj[is_forward] / UJ_PER_J, slack_ns[is_forward])
+
+
+def _at_ticks(time_ns: _Array, slack_ns: _Array, ticks: CounterTicks) -> tuple[_Array, _Array]:
+    """Times of edges and their slack by their ticks, except of those that were seen elsewhere or more closely."""
+    tick_ns, tick_slack_ns = ticks.time_ns[ticks.edge_tick], ticks.slack_ns[ticks.edge_tick]
+    is_better = (np.abs(tick_ns - time_ns) <= slack_ns + tick_slack_ns) & (tick_slack_ns < slack_ns)
+    return np.where(is_better, tick_ns, time_ns), np.where(is_better, tick_slack_ns, slack_ns)
 
 
 def _power_points(capture: Capture, device: int, source: EnergySource) -> _Points | None:

@@ -96,7 +96,9 @@ def energy_windows(capture: Capture, device: DeviceInfo, sensor: SensorModel | N
     how the counter weighs time is taken from parts of that name.
     """
     start_ns, end_ns = capture.manifest.measure_start_ns, capture.manifest.measure_end_ns
-    curve = EnergyCurve.of(capture, device.index)
+    window = SensorWindow.of(device.name, sensor)
+    view = None if window is None else SensorView.of(capture, device.index, window)
+    curve = EnergyCurve.of(capture, device.index, None if view is None else view.ticks)
     if curve is None:
         whole = np.array([start_ns, end_ns])
         return EnergyWindows(
@@ -130,17 +132,12 @@ def energy_windows(capture: Capture, device: DeviceInfo, sensor: SensorModel | N
         reason=f"the readings span {curve.coverage:.0%} of the measured window" if is_weak else None,
         systematic=curve.systematic,
         memory_j=memory_energy(capture, device.index),
-        view=_view(capture, device, curve, sensor),
+        view=view if len(curve.edge_ns) else None,
     )
 
 
 def _uncut(cuts_ns: _Array, energy_j: _Array, error_j: _Array) -> FinerWindows:
     return FinerWindows(cuts_ns, np.arange(len(energy_j)), energy_j, error_j)
-
-
-def _view(capture: Capture, device: DeviceInfo, curve: EnergyCurve, sensor: SensorModel | None) -> SensorView | None:
-    window = SensorWindow.of(device.name, sensor) if len(curve.edge_ns) else None
-    return None if window is None else SensorView.of(capture, device.index, window)
 
 
 def _samples(capture: Capture, device: int, curve: EnergyCurve, sensor: SensorModel | None) -> PowerSamples | None:

@@ -153,7 +153,7 @@ def choose_windows(coarse: EnergyProblem, fine: EnergyProblem, parent: _Array, m
         is_held = np.zeros(coarse.num_windows, bool)
         is_held[rows[fold::_NUM_FOLDS]] = True
         for number, (problem, is_out) in enumerate(((coarse, is_held), (fine, is_held[parent]))):
-            said = fit_energy(replace(problem, is_fitted=problem.is_fitted & ~is_out), model).predict(coarse)
+            said = fit_energy(replace(problem, is_fitted=problem.is_fitted & ~is_out), model).predict_reading(coarse)
             missed[number, fold::_NUM_FOLDS] = said.mean_j[is_held] / coarse.energy_j[is_held] - 1.0
     coarse_error, fine_error = (float(error) for error in np.abs(missed).mean(axis=1))
     return WindowChoice(fine_error < coarse_error, coarse_error, fine_error)

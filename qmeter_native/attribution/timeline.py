@@ -181,15 +181,20 @@ class BusyTime:
 
     def weighed(self, start_ns: _Array, end_ns: _Array, weigh: Callable[[_Array], _Array]) -> _Array:
         """The same, float64, where time counts by ``weigh``, a monotone map of times such as `SensorView.seen_ns`."""
-        if len(self._start) == 0:
+        if len(start_ns) == 0:
+            return np.zeros(0)
+        first = max(int(np.searchsorted(self._start, start_ns.min(), "right")) - 1, 0)
+        last = int(np.searchsorted(self._start, end_ns.max()))
+        start, end = self._start[first:last], self._end[first:last]  # weighing is slow: only what is asked for
+        if len(start) == 0:
             return np.zeros(len(start_ns))
-        weights = weigh(self._end) - weigh(self._start)
+        weights = weigh(end) - weigh(start)
         before = np.cumsum(weights) - weights
 
         def until(time_ns: _Array) -> _Array:
-            index = np.searchsorted(self._start, time_ns, "right") - 1
+            index = np.searchsorted(start, time_ns, "right") - 1
             at = np.maximum(index, 0)
-            inside = weigh(np.minimum(time_ns, self._end[at])) - weigh(self._start[at])
+            inside = weigh(np.minimum(time_ns, end[at])) - weigh(start[at])
             return np.where(index >= 0, before[at] + inside, 0.0)
 
         return np.asarray(until(end_ns) - until(start_ns))

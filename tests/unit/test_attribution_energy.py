@@ -13,7 +13,7 @@ from qmeter_native.attribution.report import attribute
 from qmeter_native.devices.default_profile import default_profile
 from qmeter_native.devices.profile_json import profile_to_dict
 from qmeter_native.model.capture import Capture
-from qmeter_native.model.device_profile import DeviceProfile, SensorModel
+from qmeter_native.model.device_profile import DeviceProfile
 from qmeter_native.model.energy_source import EnergySource
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.power_model import EnergyMode
@@ -21,7 +21,7 @@ from qmeter_native.model.report import AttributionReport, EnergyBalance, KernelR
 from qmeter_native.model.static_policy import StaticPolicy
 from qmeter_native.model.tables import ClockTable, CounterWindowTable, ThrottleTable
 from tests.factories import ATTENTION, GEMM, T0, CaptureBuilder, device, synthetic_capture
-from tests.synthetic_run import LAG_S, WINDOW_S, synthetic_run
+from tests.synthetic_run import LAG_S, SENSOR, WINDOW_S, synthetic_run
 
 SECOND = 1_000_000_000
 
@@ -363,12 +363,11 @@ def test_counters_say_what_kernels_did_where_they_were_sampled() -> None:
 
 @pytest.mark.parametrize("watts", [1.0, 2.8])
 def test_power_samples_are_a_second_signal_where_their_lag_is_known(watts: float) -> None:
-    unknown = Estimate.missing("not calibrated")
-    sensor = SensorModel(unknown, unknown, Estimate(WINDOW_S), Estimate(LAG_S), unknown, unknown, 0.001)
+    calibrated = replace(SENSOR, window_s=Estimate(WINDOW_S), lag_s=Estimate(LAG_S))
     errors, methods = np.zeros((2, 6)), set()
     for seed in range(6):
         run = synthetic_run(seed, num_blocks=25, watts=watts)
-        for number, known in enumerate((None, sensor)):
+        for number, known in enumerate((SENSOR, calibrated)):
             profile = DeviceProfile("GPU-0", "NVIDIA H200", "2026-11-24", known, (), run.model)
             report = attribute(run.capture, "test", profiles={0: profile})
             assert report.balance.failures() == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qmeter_native.attribution.counter_ticks import CounterTicks
 from qmeter_native.attribution.energy_curve import EnergyCurve, memory_energy
 from qmeter_native.attribution.energy_windows import energy_windows
 from qmeter_native.model.energy_source import EnergySource
@@ -34,6 +35,21 @@ def test_between_edges_energy_is_exact_and_only_their_times_err() -> None:
     energy_j, error_j = curve.between(np.array([T0 + SECOND, T0 + 2 * SECOND]))
     assert energy_j == pytest.approx([300])
     assert error_j == pytest.approx([300 * 1e-3 / np.sqrt(3) * np.sqrt(2)], rel=1e-2)
+
+
+def test_a_counter_that_ticks_like_a_clock_says_when_it_ticked() -> None:
+    random, builder = np.random.default_rng(5), CaptureBuilder(20 * SECOND)
+    for number in range(201):
+        early, late = random.integers(0, 5 * MS, 2).tolist()
+        builder.tick(number * 100 * MS + (late - early) // 2, number * 30_000_000, half_width=(early + late) // 2)
+    capture = builder.build()
+    ticks = CounterTicks.of(capture, 0, 0.1)
+    curve, plain = EnergyCurve.of(capture, 0, ticks), EnergyCurve.of(capture, 0)
+    assert curve is not None
+    assert plain is not None
+    true_ns = T0 + 100 * MS * np.arange(201)
+    assert np.abs(curve.edge_ns - true_ns).max() < MS / 2 < np.abs(plain.edge_ns - true_ns).max()
+    assert np.mean(curve.slack_ns(curve.edge_ns)) < 0.3 * np.mean(plain.slack_ns(plain.edge_ns))
 
 
 def test_a_bound_between_two_edges_is_as_uncertain_as_the_next_edge_is_far() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from qmeter_native.attribution.report import attribute
 from qmeter_native.model.device_profile import DeviceProfile
-from tests.synthetic_run import synthetic_run
+from tests.synthetic_run import SENSOR, synthetic_run
 
 
 @pytest.mark.parametrize("watts", [1.0, 2.8], ids=["below the cap", "at the cap"])
@@ -16,7 +16,7 @@ def test_kernels_true_joules_lie_in_their_intervals(watts: float, has_counters: 
     hits, errors = [], []
     for seed in range(8):
         run = synthetic_run(seed, watts=watts, has_counters=has_counters, num_blocks=20)
-        profile = DeviceProfile("GPU-0", "NVIDIA H200", "", None, (), run.model)
+        profile = DeviceProfile("GPU-0", "NVIDIA H200", "", SENSOR, (), run.model)
         rows = {row.name: row.dynamic_j for row in attribute(run.capture, "made up", profiles={0: profile}).kernels}
         for name, truth in zip(run.names, run.class_j, strict=True):
             found = rows[name]
