@@ -143,10 +143,11 @@ def _sampled_kernels(kernels: KernelTable, device: int, samples: CounterSamples)
     """The kernels of a device that ran in a sample; of long runs only few are looked at."""
     first, last = np.searchsorted(kernels.start_ns, [samples.start_ns[0], samples.end_ns[-1]])
     begun = np.flatnonzero(kernels.end_ns[:first] > samples.start_ns[0])
-    kernels = kernels.take(np.concatenate([begun, np.arange(first, last)]))
-    begin = np.searchsorted(samples.end_ns, kernels.start_ns, "right")
-    end = np.searchsorted(samples.start_ns, kernels.end_ns, "left")
-    return kernels.take((kernels.device == device) & (kernels.end_ns > kernels.start_ns) & (end > begin))
+    rows = np.concatenate([begun, np.arange(first, last)])
+    start_ns, end_ns = kernels.start_ns[rows], kernels.end_ns[rows]
+    begin = np.searchsorted(samples.end_ns, start_ns, "right")
+    end = np.searchsorted(samples.start_ns, end_ns, "left")
+    return kernels.take(rows[(kernels.device[rows] == device) & (end_ns > start_ns) & (end > begin)])
 
 
 def _spread(measured: _Array, num_classes: int, columns: _Array) -> _Array:
@@ -169,9 +170,19 @@ def _normal_equations(design: _Design, value: _Array) -> _Normal:
     for first in range(0, len(value), size):
         last = min(first + size, len(value))
         seconds = design(first, last)
-        gram.append(seconds.T @ seconds)
-        right.append(seconds.T @ value[first:last])
+        ran, of_ran = _ran(seconds)
+        width = seconds.shape[1]
+        gram.append(np.zeros((width, width)))
+        gram[-1][np.ix_(ran, ran)] = of_ran.T @ of_ran
+        right.append(np.zeros((width, value.shape[1])))
+        right[-1][ran] = of_ran.T @ value[first:last]
     return _Normal(np.array(gram), np.array(right), np.einsum("sq,sq->q", value, value))
+
+
+def _ran(seconds: _Array) -> tuple[_Array, _Array]:
+    """The columns that ran in a block, and their seconds: a phase of a run has a tenth of all classes."""
+    ran = np.flatnonzero(seconds.any(axis=0))
+    return ran, seconds[:, ran]
 
 
 def _fit(normal: _Normal, samples: CounterSamples) -> tuple[_Array, _Array, _Array]:
@@ -217,9 +228,9 @@ def _share(design: _Design, value: _Array, rate: _Array) -> tuple[_Array, _Array
     shared, seconds = np.zeros_like(rate), np.zeros(len(rate))
     for first in range(0, len(value), _MAX_BLOCK):
         last = min(first + _MAX_BLOCK, len(value))
-        block = design(first, last)
-        expected = block @ rate
+        ran, block = _ran(design(first, last))
+        expected = block @ rate[ran]
         ratio = np.divide(value[first:last], expected, out=np.zeros_like(expected), where=expected > 0)
-        shared += rate * (block.T @ ratio)
-        seconds += block.sum(axis=0)
+        shared[ran] += rate[ran] * (block.T @ ratio)
+        seconds[ran] += block.sum(axis=0)
     return shared, seconds
