@@ -99,11 +99,12 @@ def _check(is_verify: bool, is_quick: bool, show: Path | None, of_verify: dict[s
 
 def _calibrate(device: str, output: Path | None, is_quick: bool, captures: Path | None, is_json: bool) -> None:
     from qmeter_native.calibration.gpu import find_gpu
-    from qmeter_native.devices import profile_path, save_profile
+    from qmeter_native.devices import check_writable, profile_path, save_profile
 
     gpu = find_gpu(device)
-    profile, is_interrupted = _measured(gpu, is_quick, captures)
     path = output or profile_path(gpu.uuid)
+    check_writable(path)  # before three minutes of measuring, not after
+    profile, is_interrupted = _measured(gpu, is_quick, captures)
     save_profile(profile, path)
     click.echo(f"profile written to {path}", err=True)
     _print(profile, is_json, _NEXT)

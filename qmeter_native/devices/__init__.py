@@ -6,6 +6,7 @@ from qmeter_native.devices.default_profile import datasheet_ceilings, default_pr
 from qmeter_native.devices.gpu_database import TENSOR_TYPES, ChipInfo, chip_info
 from qmeter_native.devices.profile_json import profile_from_dict, profile_to_dict
 from qmeter_native.devices.profile_store import (
+    check_writable,
     find_profile,
     load_profile,
     profile_folder,
@@ -16,6 +17,7 @@ from qmeter_native.devices.profile_store import (
 __all__ = [
     "TENSOR_TYPES",
     "ChipInfo",
+    "check_writable",
     "chip_info",
     "datasheet_ceilings",
     "default_profile",

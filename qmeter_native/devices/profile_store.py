@@ -13,7 +13,7 @@ from qmeter_native.devices.profile_json import profile_from_dict, profile_to_dic
 from qmeter_native.errors import ProfileError
 from qmeter_native.model.device_profile import DeviceProfile
 
-__all__ = ["find_profile", "load_profile", "profile_folder", "profile_path", "save_profile"]
+__all__ = ["check_writable", "find_profile", "load_profile", "profile_folder", "profile_path", "save_profile"]
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -57,6 +57,23 @@ def load_profile(path: str | Path) -> DeviceProfile:
     except ValueError as error:
         raise ProfileError(f"{path} is no JSON: {error}", "Run `qmeter-native calibrate` again.") from error
     return profile_from_dict(document, str(path))
+
+
+def check_writable(path: str | Path) -> None:
+    """Make the folder of a profile that is to come, and see that files can be made in it.
+
+    Raises:
+        ProfileError: They cannot, or the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ProfileError(f"{path} cannot be written: it is a folder", "Choose another --output.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ProfileError(f"{path} cannot be written: {error.strerror}", "Choose another --output.") from error
 
 
 def save_profile(profile: DeviceProfile, path: str | Path) -> None:

@@ -23,7 +23,7 @@ from qmeter_native.devices.gpu_database import TENSOR_TYPES, chip_info, known_ch
         ("NVIDIA L4", "AD104"),
         ("NVIDIA L40S", "AD102"),
         ("NVIDIA GeForce RTX 5090", "GB202"),
-        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "GB202"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "GB202"),
         ("NVIDIA B200", "GB100"),
         ("NVIDIA B300 SXM6 AC", "GB110"),
     ],

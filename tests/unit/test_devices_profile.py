@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmeter_native.devices import (
+    check_writable,
     default_profile,
     find_profile,
     load_profile,
@@ -192,3 +193,11 @@ def test_a_sensor_of_before_the_counters_window_was_fitted_says_so() -> None:
 
     assert found == sensor
     assert found.counter_time_constant_s.reason
+
+
+def test_a_path_that_no_profile_can_be_written_to_is_refused_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    check_writable(tmp_path / "new" / "gpu.json")
+    for path in (tmp_path, tmp_path / "file" / "gpu.json"):
+        with pytest.raises(ProfileError, match="cannot be written"):
+            check_writable(path)
