@@ -147,6 +147,7 @@ bool PmDecoder::is_wanted(const PmSampleTimes& times) noexcept {
   }
   if (burst_.is_first_due) {  // what is left of the burst before does not count as the first
     burst_.is_first_due = times.end_ns < burst_.start_ns - kClockToleranceNs;
+    if (!burst_.is_first_due) burst_.last_end_ns = times.end_ns;  // a hole may follow it, too
     ++pending_.dropped_first;
     return false;
   }

@@ -246,7 +246,7 @@ def test_a_long_sample_after_a_start_is_dropped(record: Callable[..., Recording]
     recording = record()
     recording.burst()
     stats = recording.sampler.stats()
-    assert (stats["samples"], stats["dropped_first"], stats["dropped_long"], stats["lost_samples"]) == (98, 1, 1, 0)
+    assert (stats["samples"], stats["dropped_first"], stats["dropped_long"], stats["lost_samples"]) == (98, 1, 1, 1)
 
 
 def test_what_is_left_of_the_burst_before_is_dropped(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
@@ -262,6 +262,17 @@ def test_a_hole_in_the_stamps_counts_as_lost_samples(record: Callable[..., Recor
     recording = record()
     recording.burst()
     assert recording.sampler.stats()["lost_samples"] == 17
+
+
+def test_a_hole_after_the_first_sample_counts_as_lost_samples(
+    record: Callable[..., Recording], fake_cupti: FakeCupti
+) -> None:
+    fake_cupti.set("pm_samples", 2)
+    fake_cupti.set("pm_hole", 5)
+    recording = record()
+    recording.burst()
+    stats = recording.sampler.stats()
+    assert (stats["samples"], stats["dropped_first"], stats["lost_samples"]) == (1, 1, 5)
 
 
 def test_an_overflow_is_counted_once_a_burst(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
