@@ -118,7 +118,7 @@ collect_options: Final = _group(
         "--counter-interval",
         type=click.FloatRange(min=1),
         metavar="MICROSECONDS",
-        help="Between two samples.  [default: 50; continuous 10000]",
+        help="Between two samples.  [default: 20; continuous 10000]",
     ),
     click.option("--cupti", "cupti_path", help="libcupti to use instead of the one that is found."),
 )
