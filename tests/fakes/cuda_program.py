@@ -55,6 +55,7 @@ def program_environment(
         cupti = build_broken("libcupti.so.13", "libcupti.so.12")
     return {
         "LD_LIBRARY_PATH": f"{cuda}{os.pathsep}{cupti}",
+        "QMETER_CUPTI_PATH": str(cupti) if has_cupti else "",  # before a real one that pip has installed
         "FAKE_CUDA": f"num_devices={num_devices},{settings}",
         "FAKE_CUPTI": cupti_settings,
     }
