@@ -150,7 +150,7 @@ def test_the_statistics_say_how_tracing_went(program: Program) -> None:
     environment = program_environment(num_devices=3, cupti_settings="clock_offset_ns=-5000000000")
     (spool,) = program.run("--launches", "1", **environment, CUDA_VISIBLE_DEVICES="2,0")
     stats = inject_stats(spool)
-    assert (stats["error"], stats["version"], stats["how"]) == (None, 130001, "system loader")
+    assert (stats["error"], stats["version"], stats["how"]) == (None, 130001, "QMETER_CUPTI_PATH")
     assert stats["path"].endswith("/libcupti.so.13")
     assert stats["kinds"] == ["CONCURRENT_KERNEL", "MEMCPY", "MEMCPY2", "MEMSET"]
     assert stats["gpu_uuids"] == [fake_uuid(2), fake_uuid(0)]

@@ -56,6 +56,7 @@ def test_all_experiments_run_and_can_be_analysed_again(
     monkeypatch.setattr(_native, "PmSampler", PmSampler, raising=False)
     monkeypatch.setattr(bench, "SessionOptions", partial(SessionOptions, nvml_path=fake_nvml.path))
     monkeypatch.setattr(bench, "paced_load", Load)
+    monkeypatch.setattr(bench, "edge_load", Load)
     monkeypatch.setattr(bench, "_small_kernels", Load)
     monkeypatch.setattr(bench, "SETTLE_S", 0.01)
     monkeypatch.setattr(bench, "ALIGNED_US", (50,))
