@@ -23,6 +23,8 @@ UUID = "GPU-fa4e0000-0000-0000-0000-000000000000"
 READ, WRITE = int(CounterQuantity.DRAM_READ_BYTES), int(CounterQuantity.DRAM_WRITE_BYTES)
 METRICS = [(READ, "read.sum", 1.0), (WRITE, "write.avg", 132.0)]
 HARDWARE_BUSY, INVALID_OPERATION, PRIVILEGES, NOT_SUPPORTED, UNKNOWN = 26, 7, 35, 27, 999
+INTERVAL_NS = 400_000
+"""The fake's 100 samples then last 40 ms: a busy machine that stops later would find a tail missing."""
 
 
 class Recording:
@@ -57,6 +59,7 @@ def options(fake_cupti: FakeCupti) -> dict[str, Any]:
         "metrics": METRICS,
         "cupti_path": fake_cupti.path,
         "cuda_path": str(cuda),
+        "interval_ns": INTERVAL_NS,
         "image_samples": 100_000,  # bursts of 4 s: a busy machine ends none before its time
     }
 
@@ -89,7 +92,7 @@ def test_each_sample_is_a_record_of_each_quantity(record: Callable[..., Recordin
     reads, writes = table.quantity == READ, table.quantity == WRITE
     assert table.value[reads].tolist() == list(range(1, 100))
     assert table.value[writes].tolist() == [132.0 * (1000 + n) for n in range(1, 100)]
-    np.testing.assert_array_equal(table.end_ns - table.start_ns, 50_000)
+    np.testing.assert_array_equal(table.end_ns - table.start_ns, INTERVAL_NS)
     stats = recording.sampler.stats()
     assert (stats["samples"], stats["dropped_first"], stats["lost_samples"]) == (99, 1, 0)
     assert (stats["overflows"], stats["decode_failures"], stats["evaluate_failures"]) == (0, 0, 0)
@@ -99,7 +102,7 @@ def test_each_sample_is_a_record_of_each_quantity(record: Callable[..., Recordin
 
 def test_the_session_says_what_it_is(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
     info = record().sampler.info()
-    assert (info["chip"], info["trigger"], info["interval_ns"]) == ("GH100", "gpu_time", 50_000)
+    assert (info["chip"], info["trigger"], info["interval_ns"]) == ("GH100", "gpu_time", INTERVAL_NS)
     assert info["interval_cycles"] is None
     assert (info["num_metrics"], info["num_sms"], info["config_bytes"]) == (2, 132, 64)
     assert (info["path"], info["version"]) == (fake_cupti.path, 130001)
@@ -116,7 +119,7 @@ def test_the_window_holds_the_whole_session(record: Callable[..., Recording]) ->
     assert len(window.device) == 1
     times = [window.enable_ns[0], window.start_ns[0], window.stop_ns[0], window.disable_ns[0]]
     assert times == sorted(times)
-    assert (window.num_samples[0], window.num_lost[0], window.interval_ns[0]) == (3 * 99, 0, 50_000)
+    assert (window.num_samples[0], window.num_lost[0], window.interval_ns[0]) == (3 * 99, 0, INTERVAL_NS)
     assert contents.stats["pm_sampler_3"]["dropped_first"] == 3
 
 
@@ -362,7 +365,7 @@ def test_closing_stops_first(record: Callable[..., Recording]) -> None:
 def test_a_chip_without_a_time_trigger_counts_cycles(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
     fake_cupti.set("pm_chip", 1)
     info = record().sampler.info()
-    assert (info["chip"], info["trigger"], info["interval_cycles"]) == ("GA100", "sysclk", 70_000)
+    assert (info["chip"], info["trigger"], info["interval_cycles"]) == ("GA100", "sysclk", 560_000)
 
 
 def test_a_refused_time_trigger_falls_back_to_cycles(record: Callable[..., Recording], fake_cupti: FakeCupti) -> None:
