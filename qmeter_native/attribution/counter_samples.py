@@ -72,11 +72,6 @@ class CounterSamples:
         values: _Array = self.value[:, self.quantities.index(quantity)]
         return values
 
-    def sm_clock_mhz(self, num_sms: int) -> _Array | None:
-        """float64 (S,), SM clock of each sample: its elapsed cycles over time and SMs; None if not sampled."""
-        cycles = self.of_quantity(CounterQuantity.SM_ELAPSED_CYCLES)
-        return None if cycles is None else cycles / (num_sms * self.length_s * 1e6)
-
 
 def _is_plain(start_ns: _Array, end_ns: _Array) -> _Array:
     """Mask of samples that begin no earlier than the one before ended and are not stretched over a loss."""

@@ -1,7 +1,7 @@
 """What an energy counter sees of the time: it adds up samples of a filtered power, so it weighs moments unevenly.
 
 NVML's counter is no integral on data-centre parts. On an H200 it adds, each 100 ms, five samples 20 ms apart of a power
-that went through a low-pass of 16 ms: what ran just before a sample counts three times as much as what ran just after
+that went through a low-pass of 16 ms: what ran just before a sample counts 3.5 times as much as what ran just after
 one (docs/decisions/0012). Work that keeps step with the samples is seen too often or too seldom: equal windows of a
 20-ms pattern read 281 and 387 W. What ran when is known from the kernels' records, so the estimator can fit what the
 counter saw instead of what there was.
