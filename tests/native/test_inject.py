@@ -362,7 +362,8 @@ def test_no_signal_lands_on_a_thread_of_ours(program: Program) -> None:
         lines = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
         blocked[lines["Name"]] = int(lines["SigBlk"], 16)
     ours = {name: mask for name, mask in blocked.items() if name.startswith("qmeter")}
-    assert set(ours) == {"qmeter-inject", "qmeter-decode", "qmeter-spool"}
+    # The bounded helper lives only while one call into CUPTI is waited for: a busy machine shows it here.
+    assert set(ours) - {"qmeter-bounded"} == {"qmeter-inject", "qmeter-decode", "qmeter-spool"}
     catchable = (1 << (signal.SIGTERM - 1)) | (1 << (signal.SIGINT - 1)) | (1 << (signal.SIGCHLD - 1))
     assert all(mask & catchable == catchable for mask in ours.values())
 
