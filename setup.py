@@ -1,7 +1,6 @@
-"""Builds the extension and the injected library, and maps `kernels/` to `qmeter_native.kernels`, `csrc/cuda/` to
-`qmeter_native.cuda`.
+"""Builds the extension and the injected library, and maps `csrc/cuda/` to `qmeter_native.cuda`.
 
-Everything else is in pyproject.toml.
+`qmeter_native/kernels` is a link to `kernels/`. Everything else is in pyproject.toml.
 """
 
 from pathlib import Path
@@ -14,10 +13,7 @@ HEADERS = sorted(map(str, Path("csrc").rglob("*.h")))
 NEWEST_INPUT = max(Path(path).stat().st_mtime for path in [*HEADERS, "setup.py"])
 INJECT = "qmeter_native.libqmeter_inject"
 EXPORTS = "csrc/inject/exports.map"
-MAPPED = {
-    "qmeter_native.kernels": "kernels",
-    "qmeter_native.cuda": "csrc/cuda",  # compiled at run time
-}
+MAPPED = {"qmeter_native.cuda": "csrc/cuda"}  # compiled at run time
 LINK_TO_STAND_ALONE = [
     # The traced program has a C++ library of its own, or none.
     "-static-libstdc++",
@@ -69,7 +65,7 @@ def native(name, *, without, **options):
 
 
 setup(
-    # A top-level package called `kernels` belongs to another, widely used project.
+    # The folder `kernels` is found through its link: a top-level package of that name belongs to another project.
     packages=[*find_packages(include=["qmeter_native", "qmeter_native.*"]), *MAPPED],
     package_dir=MAPPED,
     cmdclass={"build_ext": BuildNative},

@@ -84,7 +84,7 @@ def fit_counter_looks(ticks: CounterTicks | None, found: CounterIncrements, busy
         (
             (num_looks, constant_s, lag_s)
             for num_looks, constant_s in product(_LOOKS, _CONSTANTS_S)
-            for lag_s in np.arange(_EARLIEST_S, ticks.period_s / num_looks + _EARLIEST_S, _LAG_STEP_S)
+            for lag_s in np.arange(_EARLIEST_S, ticks.period_s / num_looks + _EARLIEST_S, _LAG_STEP_S).tolist()
         ),
         key=lambda point: image.misfit(*point),
     )
@@ -92,7 +92,8 @@ def fit_counter_looks(ticks: CounterTicks | None, found: CounterIncrements, busy
         return CounterLooks.missing("the counter integrates: no looks through a low-pass explain it better")
     step, lag_step_s = 1.3, _LAG_STEP_S / 2
     for _ in range(_REFINEMENTS):
-        around = product(constant_s * step ** np.arange(-1, 2), lag_s + lag_step_s * np.arange(-1, 2))
+        turns = (-1, 0, 1)
+        around = product([constant_s * step**n for n in turns], [lag_s + lag_step_s * n for n in turns])
         constant_s, lag_s = min(around, key=lambda point: image.misfit(num_looks, *point))
         step, lag_step_s = step**0.5, lag_step_s / 2
     constants_s = constant_s * np.geomspace(1 / 3, 3, 67)

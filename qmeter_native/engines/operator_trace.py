@@ -127,7 +127,7 @@ def working_operators(
         if not is_inside and 2 * own_ns[number] >= end - start:
             counting.append(number)
             counted = (of_thread, end)
-    return order[counting]
+    return np.asarray(order[counting], np.int64)
 
 
 def _start_profiler() -> Any:

@@ -1,4 +1,4 @@
-"""The Triton loads compute what they claim to, by Triton's interpreter (``TRITON_INTERPRET=1``, numpy below 2.4)."""
+"""The Triton loads compute what they claim to, by Triton's interpreter where there is no GPU."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-if os.environ.get("TRITON_INTERPRET") != "1":  # triton reads it when it is first imported
-    pytest.skip("run with TRITON_INTERPRET=1", allow_module_level=True)
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("the same kernels run on the GPU in tests/gpu", allow_module_level=True)
 kernels = pytest.importorskip("qmeter_native.calibration.triton_kernels")
 
 

@@ -1,0 +1,46 @@
+"""What the matrix products must give: the definition in double precision, and how far a right kernel may be from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from qmeter_native.kernels.quantized_weight import QuantizedWeight
+
+__all__ = ["linear", "linear_bound", "relative_step"]
+
+
+def linear(x: Any, weight: QuantizedWeight, bias: Any | None = None) -> Any:
+    """``x @ w.T + bias`` in float64: ``[..., K]`` to ``[..., N]``.
+
+    ``x`` is the product's real input: quantized activations are given as what they stand for.
+    """
+    product = x.double() @ weight.dequantize(torch.float64).T
+    return product if bias is None else product + bias.double()
+
+
+def relative_step(dtype: Any) -> float:
+    """Largest relative error of rounding to ``dtype``: half its machine epsilon."""
+    return float(torch.finfo(dtype).eps) / 2
+
+
+def linear_bound(x: Any, weight: QuantizedWeight, out_dtype: Any, weight_dtype: Any | None) -> Any:
+    """How far a right kernel may be from `linear`, float64 ``[..., N]``.
+
+    Every product of the sum is off by the rounding of its weight to ``weight_dtype``, once for the decoded value and
+    once for its scale (None: weights enter the product exactly); the sum of K products in float32 adds at most K steps
+    of float32 on the sum of magnitudes (Higham 2002, eq. 3.5); the result is rounded to ``out_dtype`` once.
+
+    Args:
+        x: ``[..., K]``.
+        weight: ``[N, K]``.
+        out_dtype: Of the product.
+        weight_dtype: In which weights are multiplied, float16 or bfloat16; None: exactly.
+    """
+    magnitude = x.double().abs() @ weight.dequantize(torch.float64).abs().T
+    of_weights = 0.0 if weight_dtype is None else 2 * relative_step(weight_dtype)
+    of_sum = x.shape[-1] * relative_step(torch.float32)
+    exact = linear(x, weight).abs()
+    tiny = float(torch.finfo(out_dtype).smallest_normal) * relative_step(out_dtype) * 2
+    return (of_weights + of_sum) * magnitude + relative_step(out_dtype) * (exact + magnitude * of_weights) + tiny

@@ -1,0 +1,1 @@
+"""Kernel benchmarks: how long a product takes, what it costs, beside its peers and its roof."""

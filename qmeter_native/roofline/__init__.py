@@ -1,0 +1,1 @@
+"""Rooflines: points and ceilings, and their projection to another GPU. Arithmetic only."""
