@@ -29,6 +29,8 @@ class WeightLayout:
         zero_bits: Bits of the zero point beside each scale; 0 = none is read.
         block: Rows and columns (of N and K) that share a scale; 0 = all of them.
         row_bits: Further bits for each of the K columns (GPTQ's order of groups).
+        channel_bits: Further bits for each of the N outputs (the outer scales of QoQ's two levels).
+        tensor_bits: Further bits for the whole matrix (NVFP4's outer scale).
     """
 
     bits: float
@@ -36,12 +38,15 @@ class WeightLayout:
     zero_bits: float = 0
     block: tuple[int, int] = (0, 0)
     row_bits: int = 0
+    channel_bits: int = 0
+    tensor_bits: int = 0
 
     def num_bytes(self, n: int, k: int) -> int:
         """Bytes of a matrix of ``n`` outputs and ``k`` inputs: codes, scales and zero points."""
         rows = math.ceil(n / (self.block[0] or n))
         columns = math.ceil(k / (self.block[1] or k))
-        bits = n * k * self.bits + rows * columns * (self.scale_bits + self.zero_bits) + k * self.row_bits
+        shared = rows * columns * (self.scale_bits + self.zero_bits)
+        bits = n * k * self.bits + shared + k * self.row_bits + n * self.channel_bits + self.tensor_bits
         return math.ceil(bits / 8)
 
 
