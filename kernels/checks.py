@@ -6,7 +6,14 @@ from typing import Any
 
 from qmeter_native.errors import DeviceError, UsageError
 
-__all__ = ["check_capability", "check_contiguous", "check_dtype", "check_same_device", "check_shape"]
+__all__ = [
+    "check_capability",
+    "check_contiguous",
+    "check_dtype",
+    "check_float_matrix",
+    "check_same_device",
+    "check_shape",
+]
 
 
 def check_dtype(name: str, tensor: Any, *allowed: Any) -> None:
@@ -22,6 +29,15 @@ def check_shape(name: str, tensor: Any, *expected: int | None) -> None:
     if len(sizes) != len(expected) or any(want not in (None, have) for have, want in zip(sizes, expected, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in expected)
         raise UsageError(f"{name} has shape ({', '.join(map(str, sizes))})", f"It must be ({wanted}).")
+
+
+def check_float_matrix(name: str, tensor: Any) -> None:
+    """Refuse what is no matrix of finite floating-point numbers, such as a weight that is to be quantized."""
+    check_shape(name, tensor, None, None)
+    if not tensor.is_floating_point():
+        raise UsageError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}", "It must be floating point.")
+    if not bool(tensor.isfinite().all()):
+        raise UsageError(f"{name} holds {int((~tensor.isfinite()).sum())} values that are not finite", None)
 
 
 def check_contiguous(name: str, tensor: Any) -> None:
