@@ -10,10 +10,11 @@ from typing import Any, Final
 import torch
 
 from qmeter_native.errors import UsageError
-from qmeter_native.kernels.checks import check_dtype
+from qmeter_native.kernels.checks import check_shape
 from qmeter_native.kernels.packing.bits import pack_bits, unpack_bits
+from qmeter_native.kernels.quantized_weight import CodebookWeight
 
-__all__ = ["E2M1_MAX", "E2M1_TABLE", "pack_e2m1", "round_to_e2m1", "unpack_e2m1"]
+__all__ = ["E2M1_MAX", "E2M1_TABLE", "check_e2m1", "pack_e2m1", "round_to_e2m1", "unpack_e2m1"]
 
 _MAGNITUDES: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
@@ -39,6 +40,15 @@ def round_to_e2m1(values: Any) -> Any:
     return (codes | torch.signbit(values).long() << 3).to(torch.uint8)
 
 
+def check_e2m1(weight: CodebookWeight, group_size: int) -> None:
+    """Refuse a weight that is not made of E2M1 codes in groups of ``group_size``, which fill its rows."""
+    if not torch.equal(weight.table.cpu(), E2M1_TABLE):
+        raise UsageError(f"the weight's table is {weight.table.tolist()}", "It must be E2M1's.")
+    if weight.group_size != group_size:
+        raise UsageError(f"the weight has groups of {weight.group_size}", f"They must be of {group_size}.")
+    check_shape("the weight's scales", weight.scales, weight.shape[0], weight.shape[1] // group_size)
+
+
 def pack_e2m1(codes: Any) -> Any:
     """uint8 ``[..., K / 2]`` of codes ``[..., K]`` (uint8, below 16); codes 1 and 7 give ``0x71``.
 
@@ -50,11 +60,6 @@ def pack_e2m1(codes: Any) -> Any:
     return pack_bits(codes, 4, torch.uint8)
 
 
-def unpack_e2m1(name: str, packed: Any) -> Any:
-    """Codes ``[..., K]`` of bytes ``[..., K / 2]``.
-
-    Raises:
-        UsageError: The tensor called ``name`` holds no bytes.
-    """
-    check_dtype(name, packed, torch.uint8)
+def unpack_e2m1(packed: Any) -> Any:
+    """Codes ``[..., K]`` of bytes ``[..., K / 2]``."""
     return unpack_bits(packed, 4, 2 * packed.shape[-1])
