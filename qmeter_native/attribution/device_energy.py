@@ -15,6 +15,7 @@ from qmeter_native.attribution.energy_fit import fit_energy
 from qmeter_native.attribution.energy_problem import EnergyProblem
 from qmeter_native.attribution.energy_split import EnergySplit, split_energy
 from qmeter_native.attribution.energy_windows import EnergyWindows
+from qmeter_native.attribution.memory_power import MemoryPower, memory_shift
 from qmeter_native.attribution.power_samples import choose_windows
 from qmeter_native.attribution.window_conditions import WindowConditions, mean_temperature
 from qmeter_native.model.capture import Capture
@@ -63,7 +64,9 @@ def device_energy(
     if whole is not fine:
         whole = replace(whole, error_j=_errors(windows.cuts_ns, windows.error_j, whole.energy_j, whole.length_s))
     is_finer = whole is not fine and choose_windows(whole, fine, windows.parts.parent, model).is_finer
-    fit = fit_energy(fine if is_finer else whole, model)
+    memory = MemoryPower.of(plan.capture, device.index, windows.cuts_ns, whole)
+    shift_j = None if memory is None else memory_shift(memory, whole)
+    fit = fit_energy(fine if is_finer else whole, model, shift_j)
     return split_energy(windows, windows.energy_j, whole, fit, is_finer)
 
 

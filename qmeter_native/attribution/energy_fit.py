@@ -148,12 +148,19 @@ class EnergyFit:
         return np.asarray(self.unit_j * unit_factor[0] + self.active_w * active_factor[0] * time_per_unit_s)
 
 
-def fit_energy(problem: EnergyProblem, model: PowerModel) -> EnergyFit:
+def fit_energy(problem: EnergyProblem, model: PowerModel, shift_j: _Array | None = None) -> EnergyFit:
     """Fit the joules of kernels to the windows that `EnergyProblem.is_fitted` shows; without any, the prior.
 
     What a window's energy was read of is `EnergyProblem.as_read`.
+
+    Args:
+        problem: Windows and kernel classes (C).
+        model: The prior.
+        shift_j: float64 (C,), joules of a unit beyond those of its work, known beforehand (`memory_shift`).
     """
     prior = energy_prior(problem, model)
+    if shift_j is not None:
+        prior = prior.moved(shift_j)
     rows, read = problem.is_fitted, problem.as_read()
     law = ClockLaw.of(model, prior.dram_share, pivot=_pivot(read))
     dynamic_j = (problem.energy_j - problem.idle_w * problem.length_s)[rows]

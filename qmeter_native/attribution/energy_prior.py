@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -48,6 +48,12 @@ class EnergyPrior:
     work: _Array
     discrepancy: _Array
     dram_share: _Array
+
+    def moved(self, shift_j: _Array) -> EnergyPrior:
+        """The same with ``shift_j`` (C,) more for a unit of each class; none is expected to cost less than nothing."""
+        mean, num_classes = self.mean.copy(), len(shift_j)
+        mean[:num_classes] = np.maximum(mean[:num_classes] + shift_j / self.scale[:num_classes], 0.0)
+        return replace(self, mean=mean)
 
 
 def features_of(problem: EnergyProblem, model: PowerModel) -> _Array:

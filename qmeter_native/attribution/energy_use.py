@@ -70,6 +70,7 @@ class EnergyUse:
     Attributes:
         split: What the estimator says.
         policy: Who gets static joules.
+        column: int64, one entry a row of `KernelClassTable`: its column.
         column_ns: float64 (C,), time of each column.
         column_j: float64 (C,), its energy by the policy.
         name_ns, group_ns, layer_ns: float64 (M, C), time of each kernel name, group of places, and layer.
@@ -79,6 +80,7 @@ class EnergyUse:
 
     split: EnergySplit
     policy: StaticPolicy
+    column: _Array
     column_ns: _Array
     column_j: _Array
     name_ns: _Array
@@ -103,6 +105,7 @@ class EnergyUse:
         return cls(
             split=split,
             policy=policy,
+            column=column,
             column_ns=by_column(class_ns),
             column_j=(kernel_w * split.problem.time_s).sum(axis=0),
             name_ns=name_ns,

@@ -8,27 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qmeter_native.attribution.attributed import AttributedCapture
 from qmeter_native.attribution.balances import energy_balance, request_balance, time_balance
-from qmeter_native.attribution.capture_plan import CapturePlan
 from qmeter_native.attribution.components import component_rows
 from qmeter_native.attribution.coverage import coverage
-from qmeter_native.attribution.energy_pool import EnergyPool
 from qmeter_native.attribution.explanation import explain_requests
 from qmeter_native.attribution.kernel_choice import kernel_choice
 from qmeter_native.attribution.kernel_names import KernelNames
 from qmeter_native.attribution.latency import request_latencies, sent_inside
-from qmeter_native.attribution.placed_work import PlacedWork
 from qmeter_native.attribution.processes import process_rows
-from qmeter_native.attribution.profiles import carried_profiles
 from qmeter_native.attribution.requests import latency_parts, requests_of_run
 from qmeter_native.attribution.ridden_time import KernelTimes
 from qmeter_native.attribution.rows import kernel_rows, phase_rows, request_rows
 from qmeter_native.attribution.shares import Rides, ShareRule
-from qmeter_native.attribution.steps import kernel_steps, step_spans, traced_steps
 from qmeter_native.attribution.totals import totals
-from qmeter_native.attribution.traced_time import traced_time
-from qmeter_native.attribution.usage import DeviceUsage, device_usage
-from qmeter_native.attribution.validity import energy_caveat, found_limits
+from qmeter_native.attribution.usage import DeviceUsage
+from qmeter_native.attribution.validity import found_limits
 from qmeter_native.attribution.work_summary import work_summary
 from qmeter_native.model.capture import Capture
 from qmeter_native.model.device_profile import DeviceProfile
@@ -62,17 +57,9 @@ def attribute(
             is missing.
     """
     manifest = capture.manifest
-    names = KernelNames.of(capture.kernel_classes)
-    spans = step_spans(capture)
-    rides = Rides.of(capture.steps, capture.step_requests, capture.requests)
-    step_of_kernel = kernel_steps(capture, spans)
-    traced = {device.index: traced_time(capture, device.index) for device in manifest.devices}
-    counted = traced_steps(capture, spans, traced)
-    placed = PlacedWork.of(capture, step_of_kernel, counted)
-    plan = CapturePlan(capture, names, spans, step_of_kernel, rides, placed, static_policy, tdp_w)
-    known = {**carried_profiles(manifest), **(profiles or {})}
-    usages = [device_usage(plan, device, known.get(device.index), traced[device.index]) for device in manifest.devices]
-    pool = EnergyPool.of(usages, static_policy, energy_caveat(manifest.engine))
+    attributed = AttributedCapture.of(capture, profiles, static_policy, tdp_w)
+    plan, usages, pool = attributed.plan, attributed.usages, attributed.pool
+    names, spans, rides = plan.names, plan.spans, plan.rides
     ride_ns, ride_j = _ridden(rides, usages)
     latencies = request_latencies(capture.requests)
     parts = latency_parts(capture.steps, spans, rides, capture.requests)
@@ -80,7 +67,7 @@ def attribute(
     kernels = kernel_rows(names, usages, pool)
     choice = kernel_choice(manifest.engine, kernels)
     e2e_s = np.where(sent_inside(manifest, capture.requests), latencies.e2e_s, np.nan)
-    times = KernelTimes(capture, names, traced)
+    times = KernelTimes(capture, names, attributed.traced)
     return AttributionReport(
         name=name,
         devices=manifest.devices,
@@ -88,7 +75,7 @@ def attribute(
         balance=_balance(capture, names, usages, rides, parts, is_of_run),
         totals=totals(capture, names, usages, spans, latencies, pool),
         kernels=kernels,
-        phases=phase_rows(capture, rides, counted, ride_ns, ride_j, usages, pool),
+        phases=phase_rows(capture, rides, attributed.is_counted, ride_ns, ride_j, usages, pool),
         requests=request_rows(capture, rides, is_of_run, ride_ns, ride_j, latencies, parts, pool),
         loss=manifest.loss,
         validity=(*manifest.validity, *found_limits(capture, usages, spans, choice)),
@@ -97,7 +84,7 @@ def attribute(
         kernel_choice=choice,
         explanations=explain_requests(capture, spans, rides, times, parts, e2e_s, explained),
         processes=process_rows(capture),
-        work=work_summary(capture, names, usages, placed, pool),
+        work=work_summary(capture, names, usages, plan.placed, pool),
         components=component_rows(pool),
         static_policy=static_policy,
     )

@@ -24,7 +24,7 @@ from qmeter_native.work.kernel_work import KernelWork, StepShapes, kernel_work
 from qmeter_native.work.role import FAMILY_OF_ROLE, LINEAR_ROLES, Role
 from qmeter_native.work.scheme import Scheme
 
-__all__ = ["shape_work"]
+__all__ = ["is_main_kernel", "shape_work"]
 
 _Array = NDArray[Any]
 
@@ -93,7 +93,7 @@ def shape_work(
     if placed.model.config is None or placed.model.scheme is None or len(capture.steps) == 0:
         return np.zeros((count, len(features))), np.zeros(count, bool)
     sample = _sample(capture, placed, step_of_kernel, device)
-    total, known = _add_up(placed, sample, step_shapes(capture), _is_main_kernel(classes))
+    total, known = _add_up(placed, sample, step_shapes(capture), is_main_kernel(classes))
     launches = np.bincount(sample.class_id, minlength=count)
     is_known = (known > 0) & (known >= _MIN_KNOWN * launches)
     is_integer = np.array([(scheme(name) or "").endswith("INT") for name in classes.name.tolist()], bool)
@@ -134,7 +134,7 @@ def _add_up(placed: PlacedWork, sample: _Launches, shapes: StepShapes, is_main: 
     return total, known
 
 
-def _is_main_kernel(classes: KernelClassTable) -> _Array:
+def is_main_kernel(classes: KernelClassTable) -> _Array:
     """Mask ``(roles, classes)``: a kernel of the class does the role's own work."""
     parts = parts_of_classes(classes)
     families = np.array([op_family(name).value for name in classes.name.tolist()], object)
