@@ -11,12 +11,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-__all__ = ["TENSOR_TYPES", "ChipInfo", "chip_info", "known_chips"]
+from qmeter_native.errors import UsageError
+
+__all__ = ["TENSOR_TYPES", "ChipInfo", "chip_info", "find_chip", "known_chips"]
 
 TENSOR_TYPES: Final = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4")
 """Types of operands that rates are given for. ``fp32`` runs on the SMs' own lanes, the others on tensor pipes."""
 
 _MIB: Final = 1 << 20
+_VENDOR: Final = frozenset({"nvidia", "geforce", "tesla", "gpu"})
+"""Words that tell no product from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class ChipInfo:
     """One product by its datasheet.
 
     Attributes:
+        product: What people call it, such as ``H100 SXM``.
         names: Regular expression that NVML's whole name of it matches.
         chip: The vendor's name of the chip, by which CUPTI knows it, such as ``GH100``.
         compute_capability: Such as ``9.0``.
@@ -36,8 +41,11 @@ class ChipInfo:
         peak_flop_s: By `TENSOR_TYPES`, dense rate, a multiply-add counted as two; types that the part lacks are absent.
         flop_per_sm_cycle: By `TENSOR_TYPES`, what one SM does in a cycle in which it does nothing else.
         sources: Addresses of the vendor's documents.
+        verified: When its figures were last compared with a document of the vendor's, and with which; None: they were
+            entered by hand from the sources and not compared again.
     """
 
+    product: str
     names: str
     chip: str
     compute_capability: str
@@ -50,6 +58,7 @@ class ChipInfo:
     peak_flop_s: Mapping[str, float]
     flop_per_sm_cycle: Mapping[str, float]
     sources: tuple[str, ...]
+    verified: str | None = None
 
 
 def chip_info(name: str, compute_capability: str | None = None) -> ChipInfo | None:
@@ -65,6 +74,32 @@ def chip_info(name: str, compute_capability: str | None = None) -> ChipInfo | No
     return None
 
 
+def find_chip(name: str) -> ChipInfo:
+    """The datasheet that a person means: NVML's name, or enough words of the product's to tell it from others.
+
+    Args:
+        name: Such as ``NVIDIA H200``, ``H100 SXM``, ``a100 80gb pcie``; capitals, hyphens and the vendor do not count.
+
+    Raises:
+        UsageError: No product goes by it, or several do.
+    """
+    if exact := chip_info(name) or chip_info(f"NVIDIA {name}"):
+        return exact
+    wanted = _words(name)
+    same = [chip for chip in known_chips() if _words(chip.product) == wanted]
+    found = same or [chip for chip in known_chips() if wanted and wanted <= _words(chip.product)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{name!r} may be any of: {', '.join(chip.product for chip in found)}", "Name one of them.")
+    known = ", ".join(chip.product for chip in known_chips())
+    raise UsageError(f"the GPU database has no {name!r}", f"It has: {known}.")
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z0-9]+", name.lower())) - _VENDOR
+
+
 @cache
 def known_chips() -> tuple[ChipInfo, ...]:
     """All datasheets."""
@@ -77,6 +112,7 @@ def _chip_info(entry: dict[str, Any]) -> ChipInfo:
     cycles_s = entry["num_sms"] * entry["boost_mhz"] * 1e6
     derived = {kind: _power_of_two(rate / cycles_s) for kind, rate in peaks.items()}
     return ChipInfo(
+        product=entry["product"],
         names=entry["names"],
         chip=entry["chip"],
         compute_capability=entry["compute_capability"],
@@ -89,6 +125,7 @@ def _chip_info(entry: dict[str, Any]) -> ChipInfo:
         peak_flop_s=peaks,
         flop_per_sm_cycle={**derived, **entry.get("flop_per_sm_cycle", {})},
         sources=tuple(entry["sources"]),
+        verified=entry.get("verified"),
     )
 
 
