@@ -23,6 +23,8 @@ __all__ = ["LOADS", "measured_row", "read_rows"]
 
 LOADS: Final = "loads.qmt"
 """The capture of a run's windows, in the folder of its captures."""
+_ROW_KEYS: Final = frozenset({"profile", "kinds", "windows"})
+"""Of a row of a result file; see `truth_row`."""
 
 
 def read_rows(paths: Sequence[Path]) -> tuple[str, list[dict[str, Any]], list[str]]:
@@ -45,11 +47,19 @@ def read_rows(paths: Sequence[Path]) -> tuple[str, list[dict[str, Any]], list[st
 def _of_file(path: Path) -> tuple[str, list[dict[str, Any]], list[str]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return document["device"], document["rows"], document.get("notes", [])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CaptureError(
-            f"{path} is no result file of the truth test: {error}", "Give files or captures of --verify."
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _foreign(path, f"it cannot be read: {error}") from error
+    except ValueError as error:
+        raise _foreign(path, "it is no JSON") from error
+    is_truth = isinstance(document, dict) and isinstance(document.get("device"), str)
+    rows = document.get("rows") if is_truth else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS for row in rows):
+        raise _foreign(path, f"it has no device, or no rows with {', '.join(sorted(_ROW_KEYS))}")
+    return document["device"], rows, document.get("notes", [])
+
+
+def _foreign(path: Path, why: str) -> CaptureError:
+    return CaptureError(f"{path} is no result file of the truth test: {why}", "Give files or captures of --verify.")
 
 
 def _of_capture(path: Path) -> tuple[str, list[dict[str, Any]], list[str]]:
