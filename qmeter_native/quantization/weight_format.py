@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from qmeter_native.errors import UsageError
+
+if TYPE_CHECKING:
+    from qmeter_native.kernels.packing.gptq import GptqConfig
 
 __all__ = ["Dense", "Fp8", "Gptq", "WeightFormat", "format_names", "weight_format"]
 
@@ -82,29 +85,21 @@ class Gptq:
         """See `WeightFormat`."""
         return "gptq"
 
-    @property
-    def _codes_per_word(self) -> int:
-        return 32 // self.bits
+    def _layout(self) -> GptqConfig:
+        from qmeter_native.kernels.packing.gptq import GptqConfig
+
+        return GptqConfig(bits=self.bits, group_size=self.group_size)
 
     def config(self) -> dict[str, Any] | None:
         """See `WeightFormat`."""
-        return {
-            "quant_method": "gptq",
-            "bits": self.bits,
-            "group_size": self.group_size,
-            "desc_act": False,
-            "sym": True,
-            "lm_head": False,
-            "checkpoint_format": "gptq",
-            "pack_dtype": "int32",
-        }
+        return self._layout().to_dict()
 
     def check(self, name: str, num_outputs: int, num_inputs: int) -> None:
-        """See `WeightFormat`."""
-        if num_inputs % self.group_size or num_outputs % self._codes_per_word:
+        """See `WeightFormat`: the kernels that read GPTQ want whole groups."""
+        self._layout().check_layer(name, num_outputs, num_inputs)
+        if num_inputs % self.group_size:
             raise UsageError(
-                f"{name} is {num_outputs} x {num_inputs}, and GPTQ needs inputs in groups of {self.group_size} and "
-                f"outputs in multiples of {self._codes_per_word}",
+                f"{name} is {num_outputs} x {num_inputs}, and GPTQ needs inputs in groups of {self.group_size}",
                 "Choose another model or --quantization.",
             )
 
@@ -114,38 +109,18 @@ class Gptq:
 
         num_groups = num_inputs // self.group_size
         return {
-            f"{prefix}.qweight": ((num_inputs // self._codes_per_word, num_outputs), torch.int32),
-            f"{prefix}.qzeros": ((num_groups, num_outputs // self._codes_per_word), torch.int32),
+            f"{prefix}.qweight": ((num_inputs * self.bits // 32, num_outputs), torch.int32),
+            f"{prefix}.qzeros": ((num_groups, num_outputs * self.bits // 32), torch.int32),
             f"{prefix}.scales": ((num_groups, num_outputs), torch.float16),
             f"{prefix}.g_idx": ((num_inputs,), torch.int32),
         }
 
     def store(self, prefix: str, weight: Any) -> dict[str, Any]:
         """See `WeightFormat`; rounds to nearest, each group scaled by its largest magnitude."""
-        import torch
+        from qmeter_native.kernels.packing import gptq
 
-        num_outputs, num_inputs = weight.shape
-        num_groups, half = num_inputs // self.group_size, 1 << (self.bits - 1)
-        groups = weight.float().t().reshape(num_groups, self.group_size, num_outputs)
-        scales = (groups.abs().amax(1) / (half - 0.5)).clamp_min(2**-14).to(torch.float16)
-        codes = (groups / scales.float()[:, None]).round().add(half).clamp(0, 2 * half - 1).to(torch.int32)
-        zeros = torch.full((num_groups, num_outputs), half - 1, dtype=torch.int32, device=weight.device)
-        return {
-            f"{prefix}.qweight": self._pack(codes.reshape(num_inputs, num_outputs).t()).t().contiguous(),
-            f"{prefix}.qzeros": self._pack(zeros),
-            f"{prefix}.scales": scales,
-            f"{prefix}.g_idx": torch.arange(num_inputs, dtype=torch.int32, device=weight.device) // self.group_size,
-        }
-
-    def _pack(self, codes: Any) -> Any:
-        """Words int32 ``[rows, columns / per word]`` from codes int32 ``[rows, columns]``, lowest bits first."""
-        import torch
-
-        words = codes.reshape(codes.shape[0], -1, self._codes_per_word)
-        packed = torch.zeros(words.shape[:2], dtype=torch.int32, device=codes.device)
-        for position in range(self._codes_per_word):
-            packed |= words[:, :, position] << (self.bits * position)
-        return packed
+        stored = gptq.pack(gptq.quantize(weight, self._layout()), self._layout())
+        return {f"{prefix}.{suffix}": tensor for suffix, tensor in stored.items()}
 
 
 @dataclass(frozen=True, slots=True)
