@@ -55,7 +55,12 @@ def check_same_device(**tensors: Any) -> None:
             raise UsageError(f"{name} is on {device}, and {first_name} on {first}", "They must be on one device.")
 
 
-def check_capability(what: str, device: Any, minimum: tuple[int, int]) -> None:
+def check_capability(
+    what: str,
+    device: Any,
+    minimum: tuple[int, int],
+    hint: str = "`qmeter-native kernels list` shows what runs on this machine.",
+) -> None:
     """Refuse a GPU that is older than ``minimum``; the CPU of Triton's interpreter passes.
 
     Raises:
@@ -70,5 +75,5 @@ def check_capability(what: str, device: Any, minimum: tuple[int, int]) -> None:
         raise DeviceError(
             f"{what} needs compute capability {minimum[0]}.{minimum[1]}, and {torch.cuda.get_device_name(device)} has "
             f"{capability[0]}.{capability[1]}",
-            "`qmeter-native kernels list` shows what runs on this machine.",
+            hint,
         )

@@ -1,0 +1,159 @@
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: D417, N803, N806
+"""The kernel of 8-bit products with scales.
+
+With scales by token and output channel
+
+    ``out[m, n] = (sum_k x[m, k] * w[n, k] - x_zeros[m] * column_sums[n]) * x_scales[m] * w_scales[n] + bias[n]``,
+
+and with scales by blocks of 128 inputs
+
+    ``out[m, n] = sum_b x_scales[m, b] * w_scales[n // 128, b] * (sum_{k in b} x[m, k] * w[n, k]) + bias[n]``.
+
+Integers are summed in int32, which is exact; FP8 as the tensor cores do.
+
+For few tokens the operands are swapped (``out.T = w @ x.T``): the 64 rows of Hopper's matrix unit are outputs then,
+of which there are enough, and tokens are padded to 16 instead of 64.
+"""
+
+from __future__ import annotations
+
+import os
+
+import triton
+import triton.language as tl
+
+from qmeter_native.kernels.scaled.split_k import split_range, sum_of_splits
+
+__all__ = ["INPUTS_OF_SCALE", "scaled_product"]
+
+INTERPRET: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+INPUTS_OF_SCALE: tl.constexpr = tl.constexpr(128)
+"""Inputs, and outputs of a weight, that share a scale when scales go by blocks."""
+GROUP_M: tl.constexpr = tl.constexpr(8)
+"""Tiles of tokens that are walked before the next tile of outputs, so that both stay in the second-level cache."""
+
+
+@triton.jit
+def scaled_product(
+    x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
+    m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr, SWAP: tl.constexpr,
+    INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
+):  # fmt: skip
+    """One tile of the output (program 0), or one split of its inputs (program 1).
+
+    Args:
+        x, w: ``[m, k]`` and ``[n, k]``, int8 or float8e4nv: pointers, or with ``TMA`` tensor descriptors.
+        out: ``[m, n]``, contiguous.
+        x_scales: float32 by token, or by token and block of 128 inputs; strides ``x_scale_token``, ``x_scale_block``.
+        w_scales: float32 ``[n]``, or with ``BLOCK_SCALED`` ``[ceil(n / 128), ceil(k / 128)]``.
+        x_zeros: int32 by token, stride ``x_zero_token``, or None.
+        column_sums: int32 ``[n]``, where there are zeros.
+        bias: ``[n]`` or None.
+        partials, counters: See `sum_of_splits`; None with one split.
+        SWAP: Outputs are the rows of the product: few tokens.
+        INTEGER: int8, not FP8.
+        IMPRECISE: Inputs of FP8 products that Hopper sums in its 14-bit way before float32; None: all of them.
+    """
+    tile_m, tile_n = _tile_position(tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N))
+    m_first, n_first = tile_m * BLOCK_M, tile_n * BLOCK_N
+    first, last = split_range(k, tl.program_id(1), BLOCK_K, SPLIT_K)
+    ROWS: tl.constexpr = BLOCK_N if SWAP else BLOCK_M
+    COLUMNS: tl.constexpr = BLOCK_M if SWAP else BLOCK_N
+    SUM: tl.constexpr = tl.int32 if INTEGER else tl.float32
+    acc = tl.zeros((ROWS, COLUMNS), tl.float32 if BLOCK_SCALED else SUM)
+    for block in range(first, last):
+        x_tile = _load(x, m_first, block * BLOCK_K, m, k, x_stride, BLOCK_M, BLOCK_K, EVEN_K, TMA)
+        w_tile = _load(w, n_first, block * BLOCK_K, n, k, w_stride, BLOCK_N, BLOCK_K, EVEN_K, TMA)
+        if BLOCK_SCALED:
+            product = _dot(x_tile, w_tile, tl.zeros((ROWS, COLUMNS), SUM), SWAP, None)
+            b = block * BLOCK_K // INPUTS_OF_SCALE
+            x_scale = _vector(x_scales + b * x_scale_block, m_first, m, x_scale_token, BLOCK_M)
+            acc += _block_scaled(product, x_scale, w_scales + b, n_first, n, w_scale_row, BLOCK_N, SWAP)
+        else:
+            acc = _dot(x_tile, w_tile, acc, SWAP, IMPRECISE)
+    is_last = True
+    if SPLIT_K > 1:
+        acc, is_last = sum_of_splits(acc, partials, counters, SPLIT_K)
+    if is_last:
+        result = acc.T if SWAP else acc
+        if x_zeros is not None:
+            zero = _vector(x_zeros, m_first, m, x_zero_token, BLOCK_M)
+            result -= zero[:, None] * _vector(column_sums, n_first, n, 1, BLOCK_N)[None, :]
+        result = result.to(tl.float32)
+        if not BLOCK_SCALED:
+            result *= _vector(x_scales, m_first, m, x_scale_token, BLOCK_M)[:, None]
+            result *= _vector(w_scales, n_first, n, 1, BLOCK_N)[None, :]
+        _finish(result, out, bias, m_first, n_first, m, n, BLOCK_M, BLOCK_N)
+
+
+@triton.jit
+def _tile_position(tile, tiles_m, tiles_n):
+    """Row and column of a tile when ``GROUP_M`` rows are walked together."""
+    a_group = GROUP_M * tiles_n
+    first_m = tile // a_group * GROUP_M
+    height = tl.minimum(tiles_m - first_m, GROUP_M)
+    return first_m + tile % a_group % height, tile % a_group // height
+
+
+@triton.jit
+def _load(
+    matrix, row, column, rows, columns, stride,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, EVEN: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """``[ROWS, COLUMNS]`` of a matrix: zero beyond its columns; beyond its rows any value (they are not stored)."""
+    if TMA:
+        tile = matrix.load([row, column])
+    else:
+        at_row = tl.minimum(row + tl.arange(0, ROWS), rows - 1).to(tl.int64)
+        at_column = column + tl.arange(0, COLUMNS)
+        pointers = matrix + at_row[:, None] * stride + at_column[None, :]
+        tile = tl.load(pointers) if EVEN else tl.load(pointers, mask=at_column[None, :] < columns, other=0.0)
+    return tile
+
+
+@triton.jit
+def _vector(vector, first, size, stride, SIZE: tl.constexpr):
+    """``[SIZE]`` of a vector, zero beyond its end."""
+    at = first + tl.arange(0, SIZE)
+    return tl.load(vector + at * stride, mask=at < size, other=0)
+
+
+@triton.jit
+def _dot(x_tile, w_tile, acc, SWAP: tl.constexpr, IMPRECISE: tl.constexpr):
+    """``acc + x @ w.T``, or with ``SWAP`` ``acc + w @ x.T``."""
+    if INTERPRET and acc.dtype == tl.float32:
+        x_tile = x_tile.to(tl.float32)
+        w_tile = w_tile.to(tl.float32)
+    if SWAP:
+        acc = tl.dot(w_tile, x_tile.T, acc, max_num_imprecise_acc=IMPRECISE, out_dtype=acc.dtype)
+    else:
+        acc = tl.dot(x_tile, w_tile.T, acc, max_num_imprecise_acc=IMPRECISE, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
+def _block_scaled(
+    product, x_scale, w_scales, n_first, n, w_scale_row, BLOCK_N: tl.constexpr, SWAP: tl.constexpr
+):  # fmt: skip
+    """The product over one block of inputs times its scales, float32."""
+    product = product.to(tl.float32)
+    if BLOCK_N <= INPUTS_OF_SCALE:  # one scale for all outputs of the tile
+        x_scale *= tl.load(w_scales + n_first // INPUTS_OF_SCALE * w_scale_row)
+    else:
+        output = n_first + tl.arange(0, BLOCK_N)
+        w_scale = tl.load(w_scales + output // INPUTS_OF_SCALE * w_scale_row, mask=output < n, other=0.0)
+        product *= w_scale[:, None] if SWAP else w_scale[None, :]
+    return product * (x_scale[None, :] if SWAP else x_scale[:, None])
+
+
+@triton.jit
+def _finish(result, out, bias, m_first, n_first, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Add the bias and store a tile."""
+    if bias is not None:
+        result += _vector(bias, n_first, n, 1, BLOCK_N).to(tl.float32)[None, :]
+    token = m_first + tl.arange(0, BLOCK_M)
+    output = n_first + tl.arange(0, BLOCK_N)
+    at = token.to(tl.int64)[:, None] * n + output[None, :]
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=(token < m)[:, None] & (output < n)[None, :])

@@ -1,0 +1,47 @@
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: D417, N803, N806
+"""Several programs share the inputs of one output tile: each stores its partial sum, and the last to arrive adds them.
+
+Programs are ``(tiles, SPLIT_K)``. Partial sums are added in the order of the splits, whoever arrives last: results do
+not depend on the order of arrival.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["split_range", "sum_of_splits"]
+
+
+@triton.jit
+def split_range(k, split, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr):
+    """The blocks of inputs, first and behind the last, that belong to a split."""
+    blocks = tl.cdiv(k, BLOCK_K)
+    a_split = tl.cdiv(blocks, SPLIT_K)
+    return tl.minimum(split * a_split, blocks), tl.minimum((split + 1) * a_split, blocks)
+
+
+@triton.jit
+def sum_of_splits(acc, partials, counters, SPLIT_K: tl.constexpr):
+    """The sum over the splits of this program's tile, and whether this program is the one that has it.
+
+    Args:
+        acc: ``[R, C]``, this program's partial sum, float32 or int32.
+        partials: ``[SPLIT_K, tiles, R, C]`` of the same type.
+        counters: int32 ``[tiles]`` or longer, zeros; zeros again afterwards.
+    """
+    tile, tiles = tl.program_id(0), tl.num_programs(0)
+    R: tl.constexpr = acc.shape[0]
+    C: tl.constexpr = acc.shape[1]
+    within = tl.arange(0, R)[:, None] * C + tl.arange(0, C)[None, :]
+    tl.store(partials + (tl.program_id(1) * tiles + tile).to(tl.int64) * (R * C) + within, acc)
+    tl.debug_barrier()  # the stores of all threads come before the release of the counter, which one thread does
+    is_last = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu") == SPLIT_K - 1
+    if is_last:
+        acc = tl.zeros((R, C), acc.dtype)
+        for split in range(SPLIT_K):
+            part = partials + (split * tiles + tile).to(tl.int64) * (R * C) + within
+            acc += tl.load(part, cache_modifier=".cg")  # others wrote it: not from the multiprocessor's own cache
+        tl.store(counters + tile, 0)
+    return acc, is_last
