@@ -181,7 +181,7 @@ def unpack(tensors: Mapping[str, Any]) -> CodebookWeight:
     n, k = state["shape"]
     blocksize, num_blocks = state["blocksize"], math.ceil(n * k / state["blocksize"])
     if "weight" not in tensors:
-        raise UsageError("weight is missing", f"The layer has {', '.join(sorted(tensors))}.")
+        raise UsageError("the layer has no tensor weight", f"It has {', '.join(sorted(tensors))}.")
     packed = tensors["weight"].contiguous().view(torch.uint8).flatten()
     if packed.numel() != (n * k + 1) // 2:
         raise UsageError(f"weight has {packed.numel()} bytes", f"{n} x {k} values take {(n * k + 1) // 2}.")
@@ -259,7 +259,7 @@ def _state(tensors: Mapping[str, Any]) -> dict[str, Any]:
     names = [f"{_STATE}{quant_type}" for quant_type in _TABLES]
     name = next((name for name in names if name in tensors), None)
     if name is None:
-        raise UsageError(f"{names[0]} is missing", f"The layer has {', '.join(sorted(tensors)) or 'no tensors'}.")
+        raise UsageError(f"the layer has no tensor {names[0]}", f"It has {', '.join(sorted(tensors)) or 'none'}.")
     try:
         state = json.loads(bytes(required_tensor(tensors, name, [torch.uint8], None).tolist()))
         if len(state["shape"]) != 2:
