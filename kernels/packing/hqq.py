@@ -25,6 +25,8 @@ __all__ = ["HqqConfig", "pack", "quantize", "unpack"]
 
 _PACKING: Final = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8"}
 _CODES_PER_WORD: Final = {8: 1, 4: 2, 3: 10, 2: 4}
+_FALSE: Final = ("view_as_float", "quant_scale", "quant_zero", "offload_meta")
+_TRUE: Final = ("encoded_state_dict", "stores_quant_config", "channel_wise", "optimize")
 _FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -180,10 +182,6 @@ def pack(weight: IntegerWeight, config: HqqConfig) -> dict[str, Any]:
         **{name: torch.tensor(1, dtype=torch.uint8) for name in _TRUE},
         "round_zero": torch.tensor(int(weight.bits == 4), dtype=torch.uint8),
     }
-
-
-_FALSE: Final = ("view_as_float", "quant_scale", "quant_zero", "offload_meta")
-_TRUE: Final = ("encoded_state_dict", "stores_quant_config", "channel_wise", "optimize")
 
 
 def unpack(tensors: Mapping[str, Any], config: HqqConfig) -> IntegerWeight:
