@@ -9,6 +9,7 @@
     │   ├── DamagedCaptureError     truncated, or a checksum does not match
     │   └── NewerSchemaError        written by a newer qmeter-native
     ├── ProfileError                a device profile cannot be read or written
+    ├── BenchmarkError              a kernel benchmark or a table of tiles cannot be read or written
     ├── DeviceError                 a GPU, its driver or a counter is absent, lost or forbidden
     ├── NativeError                 the compiled extension is missing or failed
     ├── EngineError                 the serving engine failed or refused its configuration
@@ -26,6 +27,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BenchmarkError",
     "CaptureError",
     "CaptureNotFoundError",
     "CheckFailedError",
@@ -87,6 +89,10 @@ class NewerSchemaError(CaptureError):
 
 class ProfileError(QmeterError):
     """A device profile cannot be read or written."""
+
+
+class BenchmarkError(QmeterError):
+    """A kernel benchmark or a table of tiles cannot be read or written."""
 
 
 class DeviceError(QmeterError):

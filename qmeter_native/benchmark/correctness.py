@@ -1,0 +1,49 @@
+"""Whether a kernel multiplies right: its product against the one in double precision, before it is timed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import torch
+
+from qmeter_native.benchmark.contender import Activation
+from qmeter_native.kernels.oracle import linear, linear_bound
+from qmeter_native.kernels.quantized_weight import QuantizedWeight, ScaledWeight
+
+__all__ = ["Truth", "truth_of", "why_wrong"]
+
+_ROWS: Final = 48
+"""Of the product that are looked at, the first and the last among them: all of 4096 cost 100 ms in double precision."""
+
+
+class Truth:
+    """What some rows of a product must be, and how far a right kernel may be off: float64 ``[rows, N]``."""
+
+    def __init__(self, rows: Any, exact: Any, bound: Any) -> None:
+        self._rows = rows
+        self._exact = exact
+        self._bound = bound
+
+    def error(self, product: Any) -> float:
+        """Largest distance over the bound; infinite where the product is no number."""
+        distance = (product[self._rows].double() - self._exact).abs() / self._bound
+        return float(distance.nan_to_num(math.inf, math.inf).max())
+
+
+def truth_of(activation: Activation, weight: QuantizedWeight) -> Truth:
+    """By the oracle and its bound of the format."""
+    m = activation.values.shape[0]
+    rows = torch.linspace(0, m - 1, min(m, _ROWS), device=activation.values.device).round().long()
+    x = activation.real(rows)
+    is_exact = activation.scales is not None and isinstance(weight, ScaledWeight)
+    weight_dtype = None if is_exact else activation.out_dtype
+    bound = linear_bound(x, weight, activation.out_dtype, weight_dtype)
+    return Truth(rows, linear(x, weight), bound)
+
+
+def why_wrong(error: float) -> str | None:
+    """In words; None for an error within the bound."""
+    if error <= 1:
+        return None
+    return "wrong: no number" if math.isinf(error) else f"wrong: {error:.3g} times as far off as a right kernel may be"
