@@ -1,1 +1,1 @@
-"""Rooflines: points and ceilings, and their projection to another GPU. Arithmetic only."""
+"""Rooflines: what kernels reached beside what the machine allows, and what another machine would allow. Pure."""
