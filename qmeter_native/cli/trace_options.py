@@ -54,7 +54,12 @@ engine_options: Final = _group(
         help="Embedded engine, a vLLM server started here, or a server that runs already.",
     ),
     click.option("--model", help="Local directory, hub id, shape:NAME or builtin:stdlib-lm."),
-    click.option("--quantization", default="none", show_default=True, help="Of a shape's weights, or for the server."),
+    click.option(
+        "--quantization",
+        default="none",
+        show_default=True,
+        help="Method that the embedded engine quantizes with; of a shape's weights for vLLM, else vLLM's own.",
+    ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
     click.option(

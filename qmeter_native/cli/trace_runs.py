@@ -41,14 +41,13 @@ def embedded_run(path: Path, settings: dict[str, Any], display: RunDisplay) -> T
     from qmeter_native.engines.device_choice import chosen_device
     from qmeter_native.engines.options import EngineOptions
 
-    if settings["quantization"] != "none":
-        raise UsageError("the embedded engine has no quantized kernels yet", "Use --engine vllm with --quantization.")
     requests = workload(settings)
     device = chosen_device(settings["device"])
     engine = EngineOptions(
         model=settings["model"],
         device=device,
         dtype=settings["dtype"],
+        quantization=settings["quantization"],
         max_concurrency=settings["concurrency"] or min(settings["requests"], _MAX_CONCURRENCY),
         max_context_len=requests.context_len,
         cuda_graphs=settings["cuda_graphs"],

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from qmeter_native.errors import UsageError
+from qmeter_native.quantization.methods import method_named
 
 __all__ = ["EngineOptions"]
 
@@ -23,6 +24,8 @@ class EngineOptions:
         model: A local directory, a hub id, ``shape:NAME`` or ``builtin:stdlib-lm``.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` (bfloat16 on CUDA, float32 on a CPU), ``float32``, ``bfloat16`` or ``float16``.
+        quantization: ``none``, or the method by which the weights are quantized on the fly: a name of
+            `qmeter_native.quantization.methods`. A quantized checkpoint is served as it is.
         attention: ``auto`` (flash attention if its package is installed, else ``sdpa``) or an implementation's name.
         max_concurrency: Requests to make room for at once.
         max_context_len: Tokens, prompt and output, of the longest request to make room for.
@@ -40,6 +43,7 @@ class EngineOptions:
     model: str
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str = "none"
     attention: str = "auto"
     max_concurrency: int = 16
     max_context_len: int = 512
@@ -57,6 +61,8 @@ class EngineOptions:
             raise UsageError(f"there is no device called {self.device!r}", "Use auto, cpu, cuda or cuda:N.")
         if self.dtype not in _DTYPES:
             raise UsageError(f"there is no dtype called {self.dtype!r}", f"Use one of {', '.join(_DTYPES)}.")
+        if self.quantization != "none":
+            method_named(self.quantization)  # raises where there is none
         if self.attention not in _ATTENTIONS:
             raise UsageError(f"no attention is called {self.attention!r}", f"Use one of {', '.join(_ATTENTIONS)}.")
         for name in ("max_concurrency", "max_context_len", "page_size", "num_blocks", "max_batch_tokens"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +15,7 @@ from qmeter_native.engines.continuous_batching import (
     start_manager,
 )
 from qmeter_native.engines.device_choice import chosen_device
-from qmeter_native.engines.model_loading import load_model, vocabulary_of
+from qmeter_native.engines.model_loading import LoadedModel, load_model, vocabulary_of
 from qmeter_native.engines.model_source import ModelSource, resolve_model
 from qmeter_native.engines.options import EngineOptions
 from qmeter_native.engines.protocol import TokenChunk, Vocabulary
@@ -23,6 +23,12 @@ from qmeter_native.engines.step_recorder import StepRecorder
 from qmeter_native.engines.step_sink import StepSink
 from qmeter_native.errors import EngineError, MissingExtraError
 from qmeter_native.model.manifest import EngineInfo
+from qmeter_native.quantization.quantized_layers import (
+    can_be_captured,
+    parameter_bytes,
+    parameter_count,
+    quantized_layers,
+)
 
 __all__ = ["TransformersEngine"]
 
@@ -67,15 +73,16 @@ class TransformersEngine:
         _check_context(source, options)
         device = _device_of(options)
         dtype = _dtype_of(options, device)
-        model = load_model(source, device, dtype, options.seed)
+        loaded = load_model(source, device, dtype, options.seed, options.quantization)
         attention = attention_for(options, device)
-        self._manager = start_manager(model, attention, batching_config(options, attention, device))
+        runnable = replace(options, cuda_graphs=options.cuda_graphs and can_be_captured(loaded.model))
+        self._manager = start_manager(loaded.model, attention, batching_config(runnable, attention, device))
         self._numbers: dict[str, int] = {}
         self._num_received: dict[int, int] = {}
         if sink is not None:
             StepRecorder(self._manager.batch_processor, sink, self._numbers.__getitem__, before_step)
         self._vocabulary = vocabulary_of(source.config)
-        self._info = _info(options, model, effective_settings(self._manager))
+        self._info = _info(options, loaded, effective_settings(self._manager))
         self._manager.start()
         self._is_open = True
 
@@ -197,20 +204,23 @@ def _check_context(source: ModelSource, options: EngineOptions) -> None:
         )
 
 
-def _info(options: EngineOptions, model: Any, settings: dict[str, Any]) -> EngineInfo:
+def _info(options: EngineOptions, loaded: LoadedModel, settings: dict[str, Any]) -> EngineInfo:
     import torch
     import transformers
 
+    model, quantization = loaded.model, loaded.quantization_config
     is_cuda = model.device.type == "cuda"
-    quantization = getattr(model.config, "quantization_config", None)
     effective = {
         "device": str(model.device),
         "device_name": torch.cuda.get_device_name(model.device) if is_cuda else "CPU",
         "num_threads": None if is_cuda else torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "quantization": None if quantization is None else str(getattr(quantization, "quant_method", quantization)),
-        "num_parameters": model.num_parameters(),
-        "parameter_bytes": sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        "quantization": None if quantization is None else quantization["quant_method"],
+        "quantization_config": quantization,
+        "quantized_layers": quantized_layers(model),
+        "quantized_products": None if quantization is None else "Triton kernels" if is_cuda else "torch, dequantized",
+        "num_parameters": parameter_count(model),
+        "parameter_bytes": parameter_bytes(model),
         "architecture": {name: getattr(model.config, name, None) for name in _ARCHITECTURE_FIELDS},
         "torch": torch.__version__,
         **settings,

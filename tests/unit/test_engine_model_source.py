@@ -52,7 +52,7 @@ def test_random_weights_are_drawn_from_the_seed_at_a_sane_scale() -> None:
     import torch
 
     source = resolve_model("shape:tiny")
-    first, again, other = (load_model(source, torch.device("cpu"), torch.bfloat16, seed) for seed in (1, 1, 2))
+    first, again, other = (load_model(source, torch.device("cpu"), torch.bfloat16, seed).model for seed in (1, 1, 2))
     weight = first.lm_head.weight
     assert weight.dtype is torch.bfloat16
     assert torch.equal(weight, again.lm_head.weight)

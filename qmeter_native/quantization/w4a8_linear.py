@@ -1,0 +1,45 @@
+"""A linear layer of 4-bit weights and 8-bit inputs: QoQ's integers, or integers times FP8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qmeter_native.kernels.quantized_weight import IntegerWeight, ProgressiveWeight
+from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
+from qmeter_native.quantization.quant_linear import QuantLinear
+
+__all__ = ["W4A8Linear"]
+
+
+class W4A8Linear(QuantLinear):
+    """W4A8: inputs are rounded token by token, weights are widened to 8 bits on their way into the product.
+
+    Args:
+        weight: ``[N, K]``: two levels of scales, one group a row, or groups (with FP8 inputs).
+        bias: ``[N]``, or None.
+        quantizer: Of the input.
+    """
+
+    kernel = "w4a8"
+
+    def __init__(
+        self, weight: ProgressiveWeight | IntegerWeight, bias: Any | None, quantizer: ActivationQuantizer
+    ) -> None:
+        super().__init__(weight, bias)
+        self.quantizer = quantizer
+
+    def rounded_input(self, x: Any) -> Any:
+        """See `QuantLinear`."""
+        return self.quantizer(x.reshape(-1, self.in_features)).dequantize().reshape(x.shape)
+
+    def _prepare(self, weight: Any) -> Any:
+        from qmeter_native.kernels.w4a8 import W4A8Tensor
+
+        return W4A8Tensor.prepare(weight)
+
+    def _multiply(self, x: Any) -> Any:
+        from qmeter_native.kernels.w4a8 import w4a8_gemm
+
+        rounded = self.quantizer(x.reshape(-1, self.in_features))
+        out = w4a8_gemm(rounded.values, rounded.scales, self.quantized_weight, self.bias, out_dtype=x.dtype)
+        return out.reshape(*x.shape[:-1], self.out_features)
