@@ -24,7 +24,13 @@ import torch
 
 from qmeter_native.errors import UsageError
 from qmeter_native.kernels.packing.bits import pack_bits, unpack_bits
-from qmeter_native.kernels.packing.requirements import integer_zeros, required_field, required_tensor, same_values
+from qmeter_native.kernels.packing.requirements import (
+    group_order,
+    integer_zeros,
+    required_field,
+    required_tensor,
+    same_values,
+)
 from qmeter_native.kernels.packing.rounding import round_asymmetric, round_symmetric
 from qmeter_native.kernels.quantized_weight import IntegerWeight
 
@@ -199,17 +205,8 @@ def _order(tensors: Mapping[str, Any], config: GptqConfig, num_inputs: int, grou
     """``g_idx`` where it is an order of its own, None where it is ``k // group_size`` or, without act-order, absent."""
     if "g_idx" not in tensors and not config.desc_act:
         return None
-    group_of = required_tensor(tensors, "g_idx", (torch.int32,), num_inputs)
-    num_groups = -(-num_inputs // group_size)
-    if not 0 <= int(group_of.min()) <= int(group_of.max()) < num_groups:
-        raise UsageError(
-            f"g_idx reaches from {int(group_of.min())} to {int(group_of.max())}",
-            f"{num_inputs} inputs in groups of {group_size} are groups 0 to {num_groups - 1}.",
-        )
-    plain = torch.arange(num_inputs, dtype=torch.int32, device=group_of.device) // group_size
-    if torch.equal(group_of, plain):
-        return None
-    if not config.desc_act:
+    group_of = group_order(tensors, "g_idx", num_inputs, group_size)
+    if group_of is not None and not config.desc_act:
         raise UsageError("g_idx is in act-order, and desc_act is false", "Set desc_act in quantization_config.")
     return group_of
 

@@ -10,7 +10,7 @@ import torch
 from qmeter_native.errors import UsageError
 from qmeter_native.kernels.checks import check_dtype, check_shape
 
-__all__ = ["integer_zeros", "required_field", "required_tensor", "same_values"]
+__all__ = ["group_order", "integer_zeros", "required_field", "required_tensor", "same_values"]
 
 
 def required_tensor(tensors: Mapping[str, Any], name: str, dtypes: Collection[Any], *shape: int | None) -> Any:
@@ -65,3 +65,20 @@ def integer_zeros(weight: Any) -> Any:
             f"This format stores them as codes, 0 to {(1 << weight.bits) - 1}.",
         )
     return same_values("zero points", zeros, torch.uint8)
+
+
+def group_order(tensors: Mapping[str, Any], name: str, num_inputs: int, group_size: int) -> Any | None:
+    """The group of each input, int32 ``[K]``, from the tensor ``name``; None where it is ``k // group_size``.
+
+    Raises:
+        UsageError: The tensor is missing, of another type or shape, or names a group that there is not.
+    """
+    group_of = required_tensor(tensors, name, (torch.int32,), num_inputs)
+    num_groups = -(-num_inputs // group_size)
+    if not 0 <= int(group_of.min()) <= int(group_of.max()) < num_groups:
+        raise UsageError(
+            f"{name} reaches from {int(group_of.min())} to {int(group_of.max())}",
+            f"{num_inputs} inputs in groups of {group_size} are groups 0 to {num_groups - 1}.",
+        )
+    plain = torch.arange(num_inputs, dtype=torch.int32, device=group_of.device) // group_size
+    return None if torch.equal(group_of, plain) else group_of
