@@ -15,19 +15,33 @@ __all__ = ["Activation", "Contender", "Prepare", "Product", "require"]
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """The left side of a product.
+    """The left side of a product; build it with `of`.
 
     Attributes:
         values: ``[M, K]``, 16-bit or quantized.
         scales: float32 ``[M, 1]`` or ``[M, K / 128]`` of quantized values; None for 16-bit ones.
         zeros: int32 ``[M, 1]`` of asymmetric ones, else None.
         out_dtype: Type of the product, of torch.
+        half: What the values stand for in that type, ``[M, K]``: for kernels that know no quantized activations.
+        scales_by_column: The scales with tokens next to each other in memory.
+        row_peaks: float32 ``[M]``: the magnitude that the largest int8 of each row stands for; None without scales.
     """
 
     values: Any
-    scales: Any | None
-    zeros: Any | None
+    scales: Any
+    zeros: Any
     out_dtype: Any
+    half: Any
+    scales_by_column: Any
+    row_peaks: Any
+
+    @classmethod
+    def of(cls, values: Any, scales: Any, zeros: Any, out_dtype: Any) -> Activation:
+        """With all that kernels want of it, so that making it is no part of what is timed."""
+        if scales is None:
+            return cls(values, None, None, out_dtype, values, None, None)
+        half = _real(values, scales, zeros).to(out_dtype)
+        return cls(values, scales, zeros, out_dtype, half, scales.t().contiguous().t(), scales[:, 0] * 127.0)
 
     @property
     def flat_scales(self) -> Any:
@@ -41,13 +55,16 @@ class Activation:
 
     def real(self, rows: Any) -> Any:
         """What some rows stand for, in double precision ``[rows, K]``."""
-        values = self.values[rows].double()
-        if self.zeros is not None:
-            values = values - self.zeros[rows].double()
         if self.scales is None:
-            return values
-        group = values.shape[1] // self.scales.shape[1]
-        return values * self.scales[rows].double().repeat_interleave(group, 1)
+            return self.values[rows].double()
+        zeros = None if self.zeros is None else self.zeros[rows]
+        return _real(self.values[rows], self.scales[rows].double(), zeros)
+
+
+def _real(values: Any, scales: Any, zeros: Any) -> Any:
+    """``(values - zeros) * scales`` in the scales' type."""
+    shifted = values.to(scales.dtype) if zeros is None else values.to(scales.dtype) - zeros
+    return shifted * scales.repeat_interleave(values.shape[1] // scales.shape[1], 1)
 
 
 Product = Callable[[Activation], Any]
@@ -70,6 +87,9 @@ class Contender:
         dtypes: Types of the 16-bit side.
         layout: Of its weights in memory, where it is not the format's: cuBLAS reads 16 bits a weight.
         ceiling: The rate that bounds it, where it is not the format's.
+        is_16_bit: It multiplies what is quantized in 16 bits, rounded once more.
+        finish: From what it gives, the activation and the weight to the product, where what it gives is not that yet;
+            for the check, not timed.
     """
 
     name: str
@@ -80,6 +100,8 @@ class Contender:
     dtypes: tuple[str, ...] = ("float16", "bfloat16")
     layout: WeightLayout | None = None
     ceiling: str | None = None
+    is_16_bit: bool = False
+    finish: Callable[[Any, Activation, Any], Any] | None = None
 
     def why_not(self, form: KernelFormat, dtype: str, capability: tuple[int, int]) -> str | None:
         """Why it cannot run; None if it can."""

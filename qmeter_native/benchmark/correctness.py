@@ -18,16 +18,25 @@ _ROWS: Final = 48
 
 
 class Truth:
-    """What some rows of a product must be, and how far a right kernel may be off: float64 ``[rows, N]``."""
+    """What some rows of a product must be, and how far a right kernel may be off: all float64 ``[rows, N]``.
 
-    def __init__(self, rows: Any, exact: Any, bound: Any) -> None:
+    Args:
+        rows: Which.
+        exact: The product.
+        bound: Of a kernel that multiplies what the format has.
+        bound_16_bit: Of one that rounds weights and activations to 16 bits first.
+    """
+
+    def __init__(self, rows: Any, exact: Any, bound: Any, bound_16_bit: Any) -> None:
         self._rows = rows
         self._exact = exact
         self._bound = bound
+        self._bound_16_bit = bound_16_bit
 
-    def error(self, product: Any) -> float:
+    def error(self, product: Any, is_16_bit: bool = False) -> float:
         """Largest distance over the bound; infinite where the product is no number."""
-        distance = (product[self._rows].double() - self._exact).abs() / self._bound
+        bound = self._bound_16_bit if is_16_bit else self._bound
+        distance = (product[self._rows].double() - self._exact).abs() / bound
         return float(distance.nan_to_num(math.inf, math.inf).max())
 
 
@@ -36,10 +45,11 @@ def truth_of(activation: Activation, weight: QuantizedWeight) -> Truth:
     m = activation.values.shape[0]
     rows = torch.linspace(0, m - 1, min(m, _ROWS), device=activation.values.device).round().long()
     x = activation.real(rows)
+    rounded = linear_bound(x, weight, activation.out_dtype, activation.out_dtype)
     is_exact = activation.scales is not None and isinstance(weight, ScaledWeight)
-    weight_dtype = None if is_exact else activation.out_dtype
-    bound = linear_bound(x, weight, activation.out_dtype, weight_dtype)
-    return Truth(rows, linear(x, weight), bound)
+    bound = linear_bound(x, weight, activation.out_dtype, None) if is_exact else rounded
+    # an activation that is rounded as well adds as much as the weight at most
+    return Truth(rows, linear(x, weight), bound, 2 * rounded)
 
 
 def why_wrong(error: float) -> str | None:

@@ -53,16 +53,16 @@ def random_activation(form: KernelFormat, m: int, k: int, dtype: str, device: st
     x = torch.randn(m, k, device=device, generator=generator)
     out_dtype, values_dtype = getattr(torch, dtype), getattr(torch, form.activations[0])
     if form.input_scales is None:
-        return Activation(x.to(out_dtype), None, None, out_dtype)
+        return Activation.of(x.to(out_dtype), None, None, out_dtype)
     if form.input_scales.group:
         values, scales = quantize_group_reference(x, form.input_scales.group, values_dtype)
-        return Activation(values, scales, None, out_dtype)
+        return Activation.of(values, scales, None, out_dtype)
     if not form.input_scales.scale_bits:
         scale = x.abs().amax() / _FP8_MAX
-        return Activation(quantize_tensor_reference(x, scale, values_dtype), scale.expand(m, 1), None, out_dtype)
+        return Activation.of(quantize_tensor_reference(x, scale, values_dtype), scale.expand(m, 1), None, out_dtype)
     is_symmetric = not form.input_scales.zero_bits
     values, scales, *zeros = quantize_token_reference(x, values_dtype, is_symmetric)
-    return Activation(values, scales[:, None], None if is_symmetric else zeros[0][:, None], out_dtype)
+    return Activation.of(values, scales[:, None], None if is_symmetric else zeros[0][:, None], out_dtype)
 
 
 def _act_order(weight: Any) -> IntegerWeight:

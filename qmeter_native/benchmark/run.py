@@ -133,7 +133,7 @@ class _Point:
         bench, plan = self.bench, self.plan
         activation = random_activation(self.form, self.m, self.k, plan.dtype, bench.device, plan.seed + self.m)
         truth = truth_of(activation, weight)
-        rows = {one.contender.name: self._checked(one, activation, truth) for one in prepared}
+        rows = {one.contender.name: self._checked(one, weight, activation, truth) for one in prepared}
         launches = {
             one.contender.name: [partial(product, activation) for product in one.products]
             for one in prepared
@@ -145,12 +145,15 @@ class _Point:
             rows |= {name: self._with_energy(rows[name], calls, bench.meter) for name, calls in launches.items()}
         return list(rows.values())
 
-    def _checked(self, one: _Prepared, activation: Activation, truth: Truth) -> BenchmarkRow:
-        row = self.row(one.contender, one.reason or _UNTIMED)
+    def _checked(self, one: _Prepared, weight: Any, activation: Activation, truth: Truth) -> BenchmarkRow:
+        contender = one.contender
+        row = self.row(contender, one.reason or _UNTIMED)
         if one.reason is not None:
             return row
         try:
-            error = truth.error(one.products[0](activation))
+            product = one.products[0](activation)
+            product = product if contender.finish is None else contender.finish(product, activation, weight)
+            error = truth.error(product, contender.is_16_bit)
         except Exception as raised:  # see `_prepare`
             return replace(row, time_s=Estimate.missing(_reason(raised)))
         row = replace(row, error=error if math.isfinite(error) else None)

@@ -1,0 +1,1 @@
+"""vLLM's kernels through its library of operators, which loads without vLLM."""
