@@ -38,6 +38,7 @@ SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
     ),
     "Look": (
         CommandEntry("report", "Say which kernel spent the time and the joules, for which request."),
+        CommandEntry("roofline", "Say how far kernels are from what their GPU allows, and what another would allow."),
         CommandEntry("export", "Write a capture in the format of another tool."),
     ),
 }

@@ -11,7 +11,7 @@ from qmeter_native.model.device_profile import Ceiling, DeviceProfile
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.power_model import EnergyMode, PowerFeature, PowerModel
 
-__all__ = ["datasheet_ceilings", "default_profile"]
+__all__ = ["datasheet_ceilings", "datasheet_profile", "default_profile"]
 
 _BITS_PER_BYTE: Final = 8
 _DRAM_J_PER_BIT: Final = {"HBM2": 13.11e-12, "HBM2e": 13.11e-12, "HBM3": 11.68e-12, "HBM3e": 11.68e-12}
@@ -69,6 +69,11 @@ def default_profile(
         note = f"There is no datasheet of {name or 'this device'}: its kernels' power is known by their time alone."
         model = _time_model(power_limit_w or _UNKNOWN_TDP_W)
         return DeviceProfile(uuid, name, "", None, (), model, notes=(note,))
+    return datasheet_profile(chip, name, uuid)
+
+
+def datasheet_profile(chip: ChipInfo, name: str, uuid: str = "") -> DeviceProfile:
+    """What a datasheet lets expect of a GPU of that name."""
     note = (
         "Not calibrated: coefficients are literature's for chips of this kind (A100, GH200; LBNL 2025), "
         "ceilings the datasheet's. `qmeter-native calibrate` measures this GPU."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from qmeter_native.roofline.ceilings import DeviceCeilings
@@ -11,7 +12,7 @@ from qmeter_native.roofline.point import Demand, RooflinePoint
 from qmeter_native.roofline.projection import Projection
 from qmeter_native.roofline.roofline import Roofline
 
-__all__ = ["ROOFLINE_SCHEMA_VERSION", "ceilings_document", "roofline_document", "roofline_json"]
+__all__ = ["ROOFLINE_SCHEMA_VERSION", "database_json", "roofline_document", "roofline_json"]
 
 ROOFLINE_SCHEMA_VERSION: Final = 1
 """1: first version."""
@@ -22,12 +23,18 @@ def roofline_json(roofline: Roofline) -> str:
     return json.dumps(roofline_document(roofline), indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def database_json(devices: Sequence[DeviceCeilings]) -> str:
+    """The roofs of all GPUs of the database, ``{schema_version, gpus}``, each as ``ceilings`` of a roofline."""
+    document = {"schema_version": ROOFLINE_SCHEMA_VERSION, "gpus": [_ceilings(device) for device in devices]}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def roofline_document(roofline: Roofline) -> dict[str, Any]:
     """The document as plain data. Every estimated figure is ``{value, low, high, method, reason, systematic}``."""
     return {
         "schema_version": ROOFLINE_SCHEMA_VERSION,
         "name": roofline.name,
-        "ceilings": ceilings_document(roofline.ceilings),
+        "ceilings": _ceilings(roofline.ceilings),
         "energy": None if roofline.costs is None else _costs(roofline.costs, roofline.ceilings),
         "time_s": roofline.time_s,
         "floor_s": roofline.floor_s,
@@ -38,7 +45,7 @@ def roofline_document(roofline: Roofline) -> dict[str, Any]:
     }
 
 
-def ceilings_document(ceilings: DeviceCeilings) -> dict[str, Any]:
+def _ceilings(ceilings: DeviceCeilings) -> dict[str, Any]:
     """The roofs of one GPU."""
     chip = ceilings.chip
     return {

@@ -74,7 +74,9 @@ class _Rate:
 
 
 def project(points: Sequence[RooflinePoint], here: DeviceCeilings, there: DeviceCeilings) -> Projection:
-    """Take points from one GPU to another."""
+    """Take points from one GPU to another; to the same one by its datasheet, they stay under the roofs they had."""
+    if there.chip is not None and there.chip == here.chip and not there.is_measured:
+        there = here
     moved = tuple(_project(point, here, there) for point in points)
     time_s = _total([point.time_s for point in moved])
     before = sum(point.run.time_s.value or 0.0 for point in points)
@@ -111,10 +113,10 @@ def _project(point: RooflinePoint, here: DeviceCeilings, there: DeviceCeilings) 
 def _rate(name: str, here: DeviceCeilings, there: DeviceCeilings) -> _Rate | None:
     """The rate there of what meets a roof here; None if it cannot be told."""
     roof = here.roofs[name]
+    if there is here:
+        return _Rate(roof.value, roof.value, roof.value)
     other_name = name if name.startswith(("dram", "l2")) else native_type(there, name)
     other = there.roofs.get(other_name or "")
-    if other == roof:
-        return _Rate(roof.value, roof.value, roof.value)
     if other is not None and roof.is_measured and other.is_measured:
         return _Rate(other.low, other.value, other.high)
     if other is not None and roof.datasheet and other.datasheet:

@@ -136,7 +136,7 @@ def _points(roofline: Roofline, top: int, width: int) -> Section:
     known = MISSING if roofline.known_share is None else f"{percent(roofline.known_share)} %"
     lines = [f"{quantity(roofline.time_s, 's')} in {count(len(roofline.points), 'point')}, {known} of it under a roof"]
     if roofline.floor_s is not None:
-        lines[0] += f"; at their roofs they would take {quantity(roofline.floor_s, 's')}"
+        lines[0] += f"; that part would take {quantity(roofline.floor_s, 's')} at its roofs"
     remarks = [_BOUNDS]
     if any(point.run.is_resolved is False for point in points) and "energy" not in " ".join(hidden):
         remarks.append(_UNRESOLVED)
