@@ -155,13 +155,10 @@ class Fp8:
 
     def store(self, prefix: str, weight: Any) -> dict[str, Any]:
         """See `WeightFormat`; the largest magnitude becomes 448, e4m3's largest number."""
-        import torch
+        from qmeter_native.kernels.packing import fp8
 
-        scale = (weight.float().abs().amax() / torch.finfo(torch.float8_e4m3fn).max).clamp_min(2**-30)
-        return {
-            f"{prefix}.weight": (weight.float() / scale).to(torch.float8_e4m3fn),
-            f"{prefix}.weight_scale": scale,
-        }
+        stored = fp8.pack(fp8.quantize(weight, "tensor"), "fp8")
+        return {f"{prefix}.{suffix}": tensor for suffix, tensor in stored.items()}
 
 
 _QUANTIZED: Final[dict[str, Callable[[], WeightFormat]]] = {"gptq": Gptq, "fp8": Fp8}
