@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from qmeter_native.errors import UsageError
+from qmeter_native.kernels.checks import check_float_matrix
 from qmeter_native.kernels.quantized_weight import IntegerWeight
 
 __all__ = ["grouped", "round_asymmetric", "round_symmetric"]
@@ -59,10 +60,9 @@ def grouped(weight: Any, group_size: int) -> tuple[Any, int]:
     """A weight ``[N, K]`` as float32 ``[N, G, group_size]``, the last group filled with zeros, and the group's size.
 
     Raises:
-        UsageError: The weight is no matrix, or ``group_size`` is neither positive nor -1.
+        UsageError: The weight is no matrix of finite numbers, or ``group_size`` is neither positive nor -1.
     """
-    if weight.ndim != 2:
-        raise UsageError(f"weight has shape {tuple(weight.shape)}", "It must be (outputs, inputs).")
+    check_float_matrix("weight", weight)
     num_outputs, num_inputs = weight.shape
     if group_size == -1:
         group_size = num_inputs
