@@ -23,7 +23,8 @@ class LoadedModel:
 
     Attributes:
         model: transformers' model.
-        quantization_config: As a checkpoint with these weights has it in its ``config.json``; None: not quantized.
+        quantization_config: As a checkpoint that is computed with as this model is has it in its ``config.json``; None:
+            not quantized.
     """
 
     model: Any
@@ -100,13 +101,14 @@ def _quantized(model: Any, device: Any, quantization: str) -> LoadedModel:
 
 
 def _read_quantized(source: ModelSource, folder: Path, device: Any, dtype: Any, quantization: str) -> LoadedModel:
+    from qmeter_native.quantization.checkpoint_formats.families import checkpoint_format
     from qmeter_native.quantization.checkpoint_reader import quantization_of, read_checkpoint
 
-    config = quantization_of(folder)
+    config = quantization_of(folder) or {}
     if quantization != "none":
-        method = (config or {}).get("quant_method")
-        raise UsageError(f"{source.name} is quantized already ({method})", "Leave --quantization out.")
-    return LoadedModel(read_checkpoint(folder, source.config, device=device, dtype=dtype), config)
+        raise UsageError(f"{source.name} is quantized already ({config['quant_method']})", "Leave --quantization out.")
+    model = read_checkpoint(folder, source.config, device=device, dtype=dtype)
+    return LoadedModel(model, dict(checkpoint_format(config).config))
 
 
 def _quantized_folder(source: ModelSource) -> Path | None:

@@ -104,7 +104,8 @@ def _read_layer(files: CheckpointFiles, model: Any, name: str, layer: LayerForma
     linear = model.get_submodule(name)
     try:
         tensors = {each: files.read(f"{name}.{each}", device) for each in names}
-        built = layer.build(tensors, _bias(files, name, linear, device, dtype))
+        bias = _bias(files, name, linear, device, dtype)
+        built = layer.linear(layer.unpack(tensors), bias, dtype, **layer.input_scales(tensors))
     except UsageError as error:
         raise EngineError(f"{_place(files, name)}: layer {name}: {error.what}", error.hint) from error
     _check_shape(files, name, (built.out_features, built.in_features), (linear.out_features, linear.in_features))

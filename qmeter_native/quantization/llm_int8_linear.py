@@ -26,14 +26,22 @@ class LlmInt8Linear(QuantLinear):
     Args:
         weight: int8 ``[N, K]``, one scale an output.
         bias: ``[N]``, or None.
+        dtype: Of inputs; any will do.
         threshold: Magnitude of an outlier; 0: there are none.
     """
 
     kernel = "scaled"
     is_capturable = False
 
-    def __init__(self, weight: ScaledWeight, bias: Any | None, threshold: float = OUTLIER_THRESHOLD) -> None:
-        super().__init__(weight, bias)
+    def __init__(
+        self,
+        weight: ScaledWeight,
+        bias: Any | None = None,
+        dtype: Any | None = None,
+        *,
+        threshold: float = OUTLIER_THRESHOLD,
+    ) -> None:
+        super().__init__(weight, bias, dtype)
         self.threshold = threshold
 
     def rounded_input(self, x: Any) -> Any:

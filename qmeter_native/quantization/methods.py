@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from qmeter_native.errors import UsageError
-from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
 from qmeter_native.quantization.method import Method
 
 __all__ = ["METHODS", "method_named", "method_names"]
-
-_INT8_TOKEN: Final = ActivationQuantizer("int8")
-_FP8_TOKEN: Final = ActivationQuantizer("fp8")
-_FP8_GROUP: Final = ActivationQuantizer("fp8", group_size=128)
 
 
 def _gptq(bits: int) -> dict[str, Any]:
@@ -70,59 +65,23 @@ _QOQ: Final = {"quant_method": "qoq", "group_size": -1}
 _QOQ_GROUP: Final = {"quant_method": "qoq", "group_size": 128}
 
 _ROWS: Final = (
-    Method("gptq", "W4A16-INT g128", "gptq", "weight_only", _gptq(4), group_size=128),
-    Method("gptq-8bit", "W8A16-INT g128", "gptq", "weight_only", _gptq(8), group_size=128),
-    Method("awq", "W4A16-INT g128 zp", "awq", "weight_only", _AWQ, group_size=128),
-    Method("hqq", "W4A16-INT g64 HQQ", "hqq", "weight_only", _HQQ, group_size=64),
-    Method("nf4", "W4A16-NF4 g64", "bitsandbytes", "weight_only", _bitsandbytes("nf4", True)),
-    Method("fp4", "W4A16-FP4 g64", "bitsandbytes", "weight_only", _bitsandbytes("fp4", False)),
-    Method("int8-weight-only", "W8A16-INT", "int8", "weight_only", _compressed("int-quantized", _INT8_CHANNEL)),
-    Method(
-        "int8",
-        "W8A8-INT",
-        "int8",
-        "scaled",
-        _compressed("int-quantized", _INT8_CHANNEL, _per_token("int")),
-        _INT8_TOKEN,
-    ),
-    Method("llm-int8", "W8A8-INT", "int8", "llm_int8", _LLM_INT8),
-    Method("fp8", "W8A8-FP tensor", "fp8", "scaled", _FP8, _FP8_TOKEN),
-    Method(
-        "fp8-channel",
-        "W8A8-FP",
-        "fp8-channel",
-        "scaled",
-        _compressed("float-quantized", _FP8_CHANNEL, _per_token("float")),
-        _FP8_TOKEN,
-    ),
-    Method("fp8-block", "W8A8-FP b128", "fp8", "scaled", _FP8_BLOCK, _FP8_GROUP),
-    Method(
-        "mxfp4",
-        "W4A16-MXFP4 g32",
-        "mxfp4",
-        "weight_only",
-        _compressed("mxfp4-pack-quantized", _MXFP4_GROUP),
-        group_size=32,
-    ),
-    Method(
-        "nvfp4",
-        "W4A16-NVFP4 g16",
-        "nvfp4",
-        "weight_only",
-        _compressed("nvfp4-pack-quantized", _NVFP4_GROUP),
-        group_size=16,
-    ),
-    Method("qoq", "W4A8-INT", "qoq", "w4a8", _QOQ, _INT8_TOKEN),
-    Method("qoq-group", "W4A8-INT g128", "qoq", "w4a8", _QOQ_GROUP, _INT8_TOKEN, 128),
-    Method(
-        "w4a8-fp",
-        "W4A8-FP g128",
-        "int4-group",
-        "w4a8",
-        _compressed("pack-quantized", _INT4_GROUP, _per_token("float")),
-        _FP8_TOKEN,
-        128,
-    ),
+    Method("gptq", "W4A16-INT g128", _gptq(4)),
+    Method("gptq-8bit", "W8A16-INT g128", _gptq(8)),
+    Method("awq", "W4A16-INT g128 zp", _AWQ),
+    Method("hqq", "W4A16-INT g64 HQQ", _HQQ),
+    Method("nf4", "W4A16-NF4 g64", _bitsandbytes("nf4", True)),
+    Method("fp4", "W4A16-FP4 g64", _bitsandbytes("fp4", False)),
+    Method("int8-weight-only", "W8A16-INT", _compressed("int-quantized", _INT8_CHANNEL)),
+    Method("int8", "W8A8-INT", _compressed("int-quantized", _INT8_CHANNEL, _per_token("int"))),
+    Method("llm-int8", "W8A8-INT", _LLM_INT8),
+    Method("fp8", "W8A8-FP tensor", _FP8),
+    Method("fp8-channel", "W8A8-FP", _compressed("float-quantized", _FP8_CHANNEL, _per_token("float"))),
+    Method("fp8-block", "W8A8-FP b128", _FP8_BLOCK),
+    Method("mxfp4", "W4A16-MXFP4 g32", _compressed("mxfp4-pack-quantized", _MXFP4_GROUP)),
+    Method("nvfp4", "W4A16-NVFP4 g16", _compressed("nvfp4-pack-quantized", _NVFP4_GROUP)),
+    Method("w4a8-fp", "W4A8-FP g128", _compressed("pack-quantized", _INT4_GROUP, _per_token("float"))),
+    Method("qoq", "W4A8-INT", _QOQ),
+    Method("qoq-group", "W4A8-INT g128", _QOQ_GROUP),
 )
 
 METHODS: Final = {method.name: method for method in _ROWS}

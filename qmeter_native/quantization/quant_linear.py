@@ -30,6 +30,7 @@ class QuantLinear(Module):  # type: ignore[misc]  # torch is not checked
     Args:
         weight: ``[N, K]``, on any device.
         bias: ``[N]``, or None.
+        dtype: Of inputs on a GPU; None: float16, or bfloat16 if the scales are.
     """
 
     kernel: str
@@ -40,11 +41,12 @@ class QuantLinear(Module):  # type: ignore[misc]  # torch is not checked
 
     bias: Parameter | None
 
-    def __init__(self, weight: QuantizedWeight, bias: Any | None = None) -> None:
+    def __init__(self, weight: QuantizedWeight, bias: Any | None = None, dtype: Any | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.weight_bytes = packed_bytes(weight)
         self.bias = None if bias is None else Parameter(bias.detach(), requires_grad=False)
+        self._dtype = dtype
         self._hold(weight)
         self._prepare_on_gpu()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from qmeter_native.errors import UsageError
+from qmeter_native.quantization.checkpoint_formats.families import checkpoint_format
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
 from qmeter_native.quantization.empty_model import initialize
 from qmeter_native.quantization.layer_names import is_named
-from qmeter_native.quantization.method import Method
 from qmeter_native.quantization.methods import method_named
 
 __all__ = ["linear_layers", "quantize_model"]
@@ -33,12 +33,13 @@ def quantize_model(model: Any, method: str, *, skip: Collection[str] = ("lm_head
     Raises:
         UsageError: No method goes by that name, or a layer's sizes do not suit it; nothing has been replaced then.
     """
-    chosen = method_named(method)
+    layout = checkpoint_format(method_named(method).config)
     layers = linear_layers(model, skip)
-    for name, layer in layers.items():
-        _check(name, layer, chosen.group_size, method)
-    for name in list(layers):
-        _quantize_layer(model, name, layers.pop(name), chosen, device)
+    formats = {name: found for name in layers if (found := layout.layer(name)) is not None}
+    for name, found in formats.items():
+        found.check(name, layers[name].out_features, layers[name].in_features)
+    for name, found in formats.items():
+        _quantize_layer(model, name, layers.pop(name), found, device)
     return model
 
 
@@ -53,15 +54,7 @@ def linear_layers(model: Any, skip: Collection[str] = ("lm_head",)) -> dict[str,
     }
 
 
-def _check(name: str, linear: Any, group_size: int, method: str) -> None:
-    if linear.in_features % group_size:
-        raise UsageError(
-            f"{name} has {linear.in_features} inputs, and {method} needs a multiple of {group_size}",
-            "Choose another model or --quantization, or skip the layer.",
-        )
-
-
-def _quantize_layer(model: Any, name: str, linear: Any, method: Method, device: Any | None) -> None:
+def _quantize_layer(model: Any, name: str, linear: Any, layout: LayerFormat, device: Any | None) -> None:
     import torch
 
     if linear.weight.is_meta:
@@ -69,5 +62,5 @@ def _quantize_layer(model: Any, name: str, linear: Any, method: Method, device: 
     with torch.no_grad():
         weight = linear.weight.to(device or linear.weight.device)
         bias = None if linear.bias is None else linear.bias.to(weight.device)
-        layer = method.layer(method.quantize(weight), bias)
+        layer = layout.linear(layout.quantize(weight), bias, weight.dtype)
     model.set_submodule(name, layer.train(linear.training))

@@ -17,6 +17,7 @@ class ScaledLinear(QuantLinear):
     Args:
         weight: ``[N, K]``.
         bias: ``[N]``, or None.
+        dtype: Of inputs; any will do.
         quantizer: Of the input.
         input_scale: float32 ``[1]``, a scale for every input (static); None: each input has its own (dynamic).
         input_zero: int32 ``[1]``, the zero point beside it; None is symmetric.
@@ -27,12 +28,14 @@ class ScaledLinear(QuantLinear):
     def __init__(
         self,
         weight: ScaledWeight,
-        bias: Any | None,
+        bias: Any | None = None,
+        dtype: Any | None = None,
+        *,
         quantizer: ActivationQuantizer,
         input_scale: Any | None = None,
         input_zero: Any | None = None,
     ) -> None:
-        super().__init__(weight, bias)
+        super().__init__(weight, bias, dtype)
         self.quantizer = quantizer
         self.register_buffer("input_scale", input_scale)
         self.register_buffer("input_zero", input_zero)

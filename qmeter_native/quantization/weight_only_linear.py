@@ -17,7 +17,7 @@ class WeightOnlyLinear(QuantLinear):
     def _prepare(self, weight: Any) -> Any:
         from qmeter_native.kernels.weight_only import WeightOnlyTensor
 
-        return WeightOnlyTensor.prepare(weight)
+        return WeightOnlyTensor.prepare(weight, self._dtype)
 
     def _multiply(self, x: Any) -> Any:
         from qmeter_native.kernels.weight_only import weight_only_linear

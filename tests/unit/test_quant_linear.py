@@ -52,18 +52,26 @@ def layers() -> dict[str, QuantLinear]:
         "zero points in floating point": WeightOnlyLinear(integers(zeros=torch.rand(N, 2).half() * 15), bias),
         "act-order": WeightOnlyLinear(integers(group_of=order), bias),
         "codebook": WeightOnlyLinear(codebook, bias),
-        "int8 by channel": ScaledLinear(scaled((1, K)), bias, INT8),
-        "int8 with zero points": ScaledLinear(scaled((1, K)), bias, ActivationQuantizer("int8", is_symmetric=False)),
-        "int8 with a given scale": ScaledLinear(scaled((1, K)), bias, INT8, torch.tensor([0.02])),
-        "int8 with a given zero point": ScaledLinear(
-            scaled((1, K)), bias, INT8, torch.tensor([0.02]), torch.tensor([3], dtype=torch.int32)
+        "int8 by channel": ScaledLinear(scaled((1, K)), bias, quantizer=INT8),
+        "int8 with zero points": ScaledLinear(
+            scaled((1, K)), bias, quantizer=ActivationQuantizer("int8", is_symmetric=False)
         ),
-        "fp8 by tensor": ScaledLinear(scaled((N, K), torch.float8_e4m3fn), bias, FP8),
-        "fp8 by block": ScaledLinear(scaled((16, 16), torch.float8_e4m3fn), bias, ActivationQuantizer("fp8", 48)),
+        "int8 with a given scale": ScaledLinear(scaled((1, K)), bias, quantizer=INT8, input_scale=torch.tensor([0.02])),
+        "int8 with a given zero point": ScaledLinear(
+            scaled((1, K)),
+            bias,
+            quantizer=INT8,
+            input_scale=torch.tensor([0.02]),
+            input_zero=torch.tensor([3], dtype=torch.int32),
+        ),
+        "fp8 by tensor": ScaledLinear(scaled((N, K), torch.float8_e4m3fn), bias, quantizer=FP8),
+        "fp8 by block": ScaledLinear(
+            scaled((16, 16), torch.float8_e4m3fn), bias, quantizer=ActivationQuantizer("fp8", 48)
+        ),
         "LLM.int8()": LlmInt8Linear(scaled((1, K)), bias),
-        "two levels": W4A8Linear(progressive(), bias, INT8),
-        "one group a row": W4A8Linear(integers(group_size=K), bias, INT8),
-        "4 bits times fp8": W4A8Linear(integers(), bias, FP8),
+        "two levels": W4A8Linear(progressive(), bias, quantizer=INT8),
+        "one group a row": W4A8Linear(integers(group_size=K), bias, quantizer=INT8),
+        "4 bits times fp8": W4A8Linear(integers(), bias, quantizer=FP8),
     }
 
 
@@ -95,18 +103,18 @@ def test_rounding_the_input_costs_what_its_type_rounds(name: str) -> None:
 
 
 def test_outliers_of_llm_int8_are_multiplied_as_they_are() -> None:
-    layer = LlmInt8Linear(scaled((1, K)), None)
+    layer = LlmInt8Linear(scaled((1, K)))
     x = torch.randn(4, K).clamp(-3, 3)
     x[1, 5] = 60.0
     rounded = layer.rounded_input(x)
     assert torch.equal(rounded[:, 5], x[:, 5])
     assert ((rounded - x).abs() <= 3 / 127 / 2 * 1.001).all()  # the outlier does not widen the steps of its token
-    without = LlmInt8Linear(scaled((1, K)), None, threshold=0.0).rounded_input(x)
+    without = LlmInt8Linear(scaled((1, K)), threshold=0.0).rounded_input(x)
     assert (without - x)[1].abs().max() > 0.1
 
 
 def test_casts_reach_the_bias_and_leave_codes_and_scales_as_they_are() -> None:
-    layer = ScaledLinear(scaled((1, K), torch.float8_e4m3fn), torch.randn(N), FP8).to(torch.bfloat16)
+    layer = ScaledLinear(scaled((1, K), torch.float8_e4m3fn), torch.randn(N), quantizer=FP8).to(torch.bfloat16)
     assert layer.bias is not None
     assert layer.bias.dtype is torch.bfloat16
     assert layer.values.dtype is torch.float8_e4m3fn
@@ -131,5 +139,5 @@ def test_bytes_of_a_layer_are_those_of_densely_packed_codes() -> None:
     assert WeightOnlyLinear(integers()).weight_bytes == N * K // 2 + N * 2 * 2
     zeros = torch.zeros(N, 2, dtype=torch.uint8)
     assert WeightOnlyLinear(integers(zeros=zeros)).weight_bytes == N * K // 2 + N * 2 * 2 + N
-    assert ScaledLinear(scaled((1, K)), None, INT8).weight_bytes == N * K + N * 4
-    assert W4A8Linear(progressive(), None, INT8).weight_bytes == N * K // 2 + N * 2 + N * 2 + N
+    assert ScaledLinear(scaled((1, K)), quantizer=INT8).weight_bytes == N * K + N * 4
+    assert W4A8Linear(progressive(), quantizer=INT8).weight_bytes == N * K // 2 + N * 2 + N * 2 + N

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from qmeter_native.kernels.packing.awq import AwqConfig, unpack
+from qmeter_native.kernels.packing.awq import AwqConfig, quantize, unpack
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
@@ -15,14 +16,18 @@ __all__ = ["AwqFormat"]
 class AwqFormat:
     """See `CheckpointFormat`: every layer but the LM head and ``modules_to_not_convert``."""
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._config = AwqConfig.from_dict(fields)
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self._fields = AwqConfig.from_dict(config)
 
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`."""
-        if name.endswith("lm_head") or self._config.of_layer(name) is None:
+        if name.endswith("lm_head") or self._fields.of_layer(name) is None:
             return None
-        return LayerFormat(frozenset({"qweight", "qzeros", "scales"}), self._build)
-
-    def _build(self, tensors: Mapping[str, Any], bias: Any | None) -> Any:
-        return WeightOnlyLinear(unpack(tensors, self._config), bias)
+        return LayerFormat(
+            required=frozenset({"qweight", "qzeros", "scales"}),
+            unpack=partial(unpack, config=self._fields),
+            quantize=partial(quantize, config=self._fields),
+            linear=WeightOnlyLinear,
+            check=self._fields.check_layer,
+        )

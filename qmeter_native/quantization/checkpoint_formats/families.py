@@ -17,8 +17,10 @@ FAMILIES: Final = {
     "compressed-tensors": "compressed_tensors.CompressedTensorsFormat",
     "bitsandbytes": "bitsandbytes.BitsandbytesFormat",
     "fp8": "fp8.Fp8Format",
+    "fbgemm_fp8": "fp8.Fp8Format",
     "modelopt": "modelopt.ModeloptFormat",
     "hqq": "hqq.HqqFormat",
+    "qoq": "qoq.QoqFormat",
 }
 """``quant_method`` and the class that reads it."""
 

@@ -1,0 +1,55 @@
+"""Checkpoints of bitsandbytes: NF4 and FP4, and LLM.int8()."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from qmeter_native.kernels.packing import bitsandbytes, llm_int8
+from qmeter_native.kernels.quantized_weight import CodebookWeight
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
+from qmeter_native.quantization.layer_names import is_named
+from qmeter_native.quantization.llm_int8_linear import LlmInt8Linear
+from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
+
+__all__ = ["BitsandbytesFormat"]
+
+
+class BitsandbytesFormat:
+    """See `CheckpointFormat`: every layer but ``llm_int8_skip_modules``, or where none are given, the LM head."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self._skipped = tuple(config.get("llm_int8_skip_modules") or ("lm_head",))
+        self._layer = _eight_bits(config) if config.get("load_in_8bit") else _four_bits(config)
+
+    def layer(self, name: str) -> LayerFormat | None:
+        """See `CheckpointFormat`."""
+        return None if is_named(name, self._skipped) else self._layer
+
+
+def _four_bits(config: Mapping[str, Any]) -> LayerFormat:
+    fields = bitsandbytes.BitsAndBytesConfig.from_dict(config)
+    state = f"weight.quant_state.bitsandbytes__{fields.quant_type}"
+    names = {"weight", "weight.absmax", "weight.quant_map", state}
+    if fields.double_quant:
+        names |= {"weight.nested_absmax", "weight.nested_quant_map"}
+
+    def quantize(weight: Any) -> CodebookWeight:
+        """Scales are rounded too where they are quantized twice."""
+        rounded = bitsandbytes.quantize(weight, fields.quant_type)
+        return bitsandbytes.unpack(bitsandbytes.pack(rounded, double_quant=True)) if fields.double_quant else rounded
+
+    return LayerFormat(frozenset(names), bitsandbytes.unpack, quantize, WeightOnlyLinear)
+
+
+def _eight_bits(config: Mapping[str, Any]) -> LayerFormat:
+    fields = llm_int8.LlmInt8Config.from_dict(config)
+    return LayerFormat(
+        required=frozenset({"weight", "SCB"}),
+        optional=frozenset({"weight_format"}),
+        unpack=llm_int8.unpack,
+        quantize=llm_int8.quantize,
+        linear=partial(LlmInt8Linear, threshold=fields.threshold),
+    )
