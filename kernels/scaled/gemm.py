@@ -8,22 +8,22 @@ import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from qmeter_native.errors import UsageError
-from qmeter_native.kernels.checks import (
-    check_capability,
-    check_contiguous,
-    check_dtype,
-    check_same_device,
-    check_shape,
-)
+from qmeter_native.kernels.checks import check_dtype, check_same_device, check_shape
 from qmeter_native.kernels.gemm_config import GemmConfig, tuned_config
+from qmeter_native.kernels.scaled.arguments import (
+    check_activations,
+    check_bias,
+    check_fp8_cores,
+    check_out_dtype,
+    gpu_of,
+    has_tma,
+    scalar_stride,
+)
 from qmeter_native.kernels.scaled.product import INPUTS_OF_SCALE, scaled_product
 from qmeter_native.kernels.scaled.tensor import SPLIT_TILES, ScaledTensor, padded_inputs
 from qmeter_native.kernels.scaled.tiles import default_config, swaps_operands
 
 __all__ = ["scaled_gemm"]
-
-_MOST_INPUTS = 65536
-"""Of an int8 product: 255 x 128 x 65536 (a zero point taken off) is the last that is below 2^31."""
 
 
 def scaled_gemm(
@@ -72,28 +72,14 @@ def scaled_gemm(
 
 def _check(x: Any, x_scales: Any, weight: ScaledTensor, bias: Any, out_dtype: Any, x_zeros: Any) -> None:
     n, k = weight.shape
-    check_dtype("x", x, weight.dtype)
-    check_shape("x", x, None, k)
-    check_contiguous("x", x)
-    check_dtype("x_scales", x_scales, torch.float32)
-    blocks = -(-k // int(INPUTS_OF_SCALE))
-    if x_scales.ndim == 2 and weight.is_block_scaled:
-        check_shape("x_scales", x_scales, x.shape[0], blocks)
-    elif x_scales.numel() != 1:
-        check_shape("x_scales", x_scales, x.shape[0])
-    if out_dtype not in (torch.float16, torch.bfloat16):
-        raise UsageError(f"out_dtype is {out_dtype}", "It must be torch.float16 or torch.bfloat16.")
-    if bias is not None:
-        check_dtype("bias", bias, torch.float16, torch.bfloat16, torch.float32)
-        check_shape("bias", bias, n)
-        check_contiguous("bias", bias)
+    blocks = -(-k // int(INPUTS_OF_SCALE)) if weight.is_block_scaled else None
+    check_activations(x, x_scales, weight.dtype, k, blocks)
+    check_bias(bias, n)
+    check_out_dtype(out_dtype)
     _check_zeros(x, weight, x_zeros)
     check_same_device(x=x, x_scales=x_scales, weight=weight.values, bias=bias, x_zeros=x_zeros)
-    if x.dtype == torch.int8 and k > _MOST_INPUTS:
-        raise UsageError(f"x has {k} inputs", f"Sums of int8 products are exact up to {_MOST_INPUTS}.")
-    if x.dtype != torch.int8:
-        hint = "Multiply int8 activations, or 16-bit ones with FP8 weights (kernels.weight_only), on this GPU."
-        check_capability("A product of FP8 activations", x.device, (8, 9), hint)
+    instead = "Multiply int8 activations, or 16-bit ones with FP8 weights (kernels.weight_only), on this GPU."
+    check_fp8_cores(x.dtype, x.device, instead)
 
 
 def _check_zeros(x: Any, weight: ScaledTensor, x_zeros: Any) -> None:
@@ -118,10 +104,7 @@ def _check_config(config: GemmConfig, m: int, weight: ScaledTensor) -> None:
 def _config(device: Any, weight: ScaledTensor, m: int) -> GemmConfig:
     """The tuned tiles for this GPU, else the default."""
     n, k = weight.shape
-    capability, multiprocessors = (9, 0), 132  # the interpreter's; an H200
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        capability, multiprocessors = (properties.major, properties.minor), properties.multi_processor_count
+    capability, multiprocessors = gpu_of(device)
     kernel = f"scaled_{'int8' if weight.dtype == torch.int8 else 'fp8'}{'_block' if weight.is_block_scaled else ''}"
     tuned = tuned_config(kernel, capability, m, n, k)
     return tuned or default_config(m, n, k, multiprocessors, capability, weight.is_block_scaled)
@@ -132,7 +115,7 @@ def _launch(
 ) -> None:
     (m, k), n = x.shape, weight.shape[0]
     tiles = -(-m // config.block_m) * -(-n // config.block_n)
-    is_integer, uses_tma = x.dtype == torch.int8, _uses_tma(x, weight)
+    is_integer, uses_tma = x.dtype == torch.int8, has_tma(x)
     partials = None
     if config.split_k > 1:
         dtype = torch.int32 if is_integer and not weight.is_block_scaled else torch.float32
@@ -156,7 +139,7 @@ def _launch(
         weight.values.stride(0),
         *(*scale_strides, 0, 0)[:2],
         weight.scales.stride(0),
-        0 if x_zeros is None or x_zeros.numel() == 1 else x_zeros.stride(0),
+        scalar_stride(x_zeros),
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
@@ -170,9 +153,3 @@ def _launch(
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
-
-
-def _uses_tma(x: Any, weight: ScaledTensor) -> bool:
-    """Whether the tensor memory accelerator, Hopper's and later, can load both matrices."""
-    is_present = x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) >= (9, 0)
-    return bool(is_present and x.data_ptr() % 16 == 0 and weight.values.data_ptr() % 16 == 0)

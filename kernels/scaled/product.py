@@ -24,14 +24,13 @@ import triton
 import triton.language as tl
 
 from qmeter_native.kernels.scaled.split_k import split_range, sum_of_splits
+from qmeter_native.kernels.scaled.tile import load_tile, load_vector, store_tile, tile_position
 
 __all__ = ["INPUTS_OF_SCALE", "scaled_product"]
 
 INTERPRET: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 INPUTS_OF_SCALE: tl.constexpr = tl.constexpr(128)
 """Inputs, and outputs of a weight, that share a scale when scales go by blocks."""
-GROUP_M: tl.constexpr = tl.constexpr(8)
-"""Tiles of tokens that are walked before the next tile of outputs, so that both stay in the second-level cache."""
 
 
 @triton.jit
@@ -56,7 +55,7 @@ def scaled_product(
         INTEGER: int8, not FP8.
         IMPRECISE: Inputs of FP8 products that Hopper sums in its 14-bit way before float32; None: all of them.
     """
-    tile_m, tile_n = _tile_position(tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N))
+    tile_m, tile_n = tile_position(tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N))
     m_first, n_first = tile_m * BLOCK_M, tile_n * BLOCK_N
     first, last = split_range(k, tl.program_id(1), BLOCK_K, SPLIT_K)
     ROWS: tl.constexpr = BLOCK_N if SWAP else BLOCK_M
@@ -64,12 +63,12 @@ def scaled_product(
     SUM: tl.constexpr = tl.int32 if INTEGER else tl.float32
     acc = tl.zeros((ROWS, COLUMNS), tl.float32 if BLOCK_SCALED else SUM)
     for block in range(first, last):
-        x_tile = _load(x, m_first, block * BLOCK_K, m, k, x_stride, BLOCK_M, BLOCK_K, EVEN_K, TMA)
-        w_tile = _load(w, n_first, block * BLOCK_K, n, k, w_stride, BLOCK_N, BLOCK_K, EVEN_K, TMA)
+        x_tile = load_tile(x, m_first, block * BLOCK_K, m, k, x_stride, BLOCK_M, BLOCK_K, EVEN_K, TMA)
+        w_tile = load_tile(w, n_first, block * BLOCK_K, n, k, w_stride, BLOCK_N, BLOCK_K, EVEN_K, TMA)
         if BLOCK_SCALED:
             product = _dot(x_tile, w_tile, tl.zeros((ROWS, COLUMNS), SUM), SWAP, None)
             b = block * BLOCK_K // INPUTS_OF_SCALE
-            x_scale = _vector(x_scales + b * x_scale_block, m_first, m, x_scale_token, BLOCK_M)
+            x_scale = load_vector(x_scales + b * x_scale_block, m_first, m, x_scale_token, BLOCK_M)
             acc += _block_scaled(product, x_scale, w_scales + b, n_first, n, w_scale_row, BLOCK_N, SWAP)
         else:
             acc = _dot(x_tile, w_tile, acc, SWAP, IMPRECISE)
@@ -79,45 +78,13 @@ def scaled_product(
     if is_last:
         result = acc.T if SWAP else acc
         if x_zeros is not None:
-            zero = _vector(x_zeros, m_first, m, x_zero_token, BLOCK_M)
-            result -= zero[:, None] * _vector(column_sums, n_first, n, 1, BLOCK_N)[None, :]
+            zero = load_vector(x_zeros, m_first, m, x_zero_token, BLOCK_M)
+            result -= zero[:, None] * load_vector(column_sums, n_first, n, 1, BLOCK_N)[None, :]
         result = result.to(tl.float32)
         if not BLOCK_SCALED:
-            result *= _vector(x_scales, m_first, m, x_scale_token, BLOCK_M)[:, None]
-            result *= _vector(w_scales, n_first, n, 1, BLOCK_N)[None, :]
-        _finish(result, out, bias, m_first, n_first, m, n, BLOCK_M, BLOCK_N)
-
-
-@triton.jit
-def _tile_position(tile, tiles_m, tiles_n):
-    """Row and column of a tile when ``GROUP_M`` rows are walked together."""
-    a_group = GROUP_M * tiles_n
-    first_m = tile // a_group * GROUP_M
-    height = tl.minimum(tiles_m - first_m, GROUP_M)
-    return first_m + tile % a_group % height, tile % a_group // height
-
-
-@triton.jit
-def _load(
-    matrix, row, column, rows, columns, stride,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, EVEN: tl.constexpr, TMA: tl.constexpr,
-):  # fmt: skip
-    """``[ROWS, COLUMNS]`` of a matrix: zero beyond its columns; beyond its rows any value (they are not stored)."""
-    if TMA:
-        tile = matrix.load([row, column])
-    else:
-        at_row = tl.minimum(row + tl.arange(0, ROWS), rows - 1).to(tl.int64)
-        at_column = column + tl.arange(0, COLUMNS)
-        pointers = matrix + at_row[:, None] * stride + at_column[None, :]
-        tile = tl.load(pointers) if EVEN else tl.load(pointers, mask=at_column[None, :] < columns, other=0.0)
-    return tile
-
-
-@triton.jit
-def _vector(vector, first, size, stride, SIZE: tl.constexpr):
-    """``[SIZE]`` of a vector, zero beyond its end."""
-    at = first + tl.arange(0, SIZE)
-    return tl.load(vector + at * stride, mask=at < size, other=0)
+            result *= load_vector(x_scales, m_first, m, x_scale_token, BLOCK_M)[:, None]
+            result *= load_vector(w_scales, n_first, n, 1, BLOCK_N)[None, :]
+        store_tile(result, out, bias, m_first, n_first, m, n, BLOCK_M, BLOCK_N)
 
 
 @triton.jit
@@ -146,14 +113,3 @@ def _block_scaled(
         w_scale = tl.load(w_scales + output // INPUTS_OF_SCALE * w_scale_row, mask=output < n, other=0.0)
         product *= w_scale[:, None] if SWAP else w_scale[None, :]
     return product * (x_scale[None, :] if SWAP else x_scale[:, None])
-
-
-@triton.jit
-def _finish(result, out, bias, m_first, n_first, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Add the bias and store a tile."""
-    if bias is not None:
-        result += _vector(bias, n_first, n, 1, BLOCK_N).to(tl.float32)[None, :]
-    token = m_first + tl.arange(0, BLOCK_M)
-    output = n_first + tl.arange(0, BLOCK_N)
-    at = token.to(tl.int64)[:, None] * n + output[None, :]
-    tl.store(out + at, result.to(out.dtype.element_ty), mask=(token < m)[:, None] & (output < n)[None, :])

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 SHARED_BYTES = {"8.0": 163 << 10, "9.0": 227 << 10, "10.0": 227 << 10}
 """What a block may have (CUDA C++ Programming Guide, table of technical specifications)."""
 
-MODULES: tuple[str, ...] = ("qmeter_native.kernels.scaled.variants",)
+MODULES: tuple[str, ...] = (
+    "qmeter_native.kernels.scaled.variants",
+    "qmeter_native.kernels.w4a8.variants",
+)
 """Modules with ``aot_variants()``."""
 
 
