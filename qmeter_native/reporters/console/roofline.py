@@ -151,7 +151,7 @@ def _point_columns(points: Sequence[RooflinePoint], footnotes: Footnotes) -> lis
     time = scale_of([run.time_s.value for run in runs], "s")
     mean = scale_of([_mean(point) for point in points], "s")
     columns = [Column("point", [plain(run.label) for run in runs], justify="left", flexible="cut")]
-    if any(run.role is not None and run.role != run.name for run in runs):
+    if _has_roles(points):
         columns.append(Column("role", [run.role or MISSING for run in runs], 1, "left"))
     if any(run.scheme for run in runs):
         columns.append(Column("scheme", [plain(run.scheme or MISSING) for run in runs], 7, "left"))
@@ -170,6 +170,11 @@ def _point_columns(points: Sequence[RooflinePoint], footnotes: Footnotes) -> lis
     if any(point.traffic is not None for point in points):
         columns.append(Column("× least", [_figure(point.traffic) for point in points], 5))
     return columns + _energy_columns(points)
+
+
+def _has_roles(points: Sequence[RooflinePoint]) -> bool:
+    """Whether any point has a role beside its name."""
+    return any(point.run.role is not None and point.run.role != point.run.name for point in points)
 
 
 def _energy_columns(points: Sequence[RooflinePoint]) -> list[Column]:
@@ -209,13 +214,14 @@ def _projection(roofline: Roofline, projection: Projection, top: int, width: int
     time = scale_of([moved.time_s.value for _, moved in points], "s")
     columns = [
         Column("point", [plain(point.run.label) for point, _ in points], justify="left", flexible="cut"),
-        Column("role", [point.run.role or MISSING for point, _ in points], 2, "left"),
         Column(f"here {time.unit}", [time.text(point.run.time_s.value or 0.0) for point, _ in points]),
         Column(f"there {time.unit}", [time.text(moved.time_s.value or 0.0) for _, moved in points]),
         Column("from", [_end(moved.time_s.low, time) for _, moved in points], 1, style="dim"),
         Column("to", [_end(moved.time_s.high, time) for _, moved in points], 1, style="dim"),
         Column("roof there", [moved.roof or MISSING for _, moved in points], 3, "left"),
     ]
+    if _has_roles([point for point, _ in points]):
+        columns.insert(1, Column("role", [point.run.role or MISSING for point, _ in points], 2, "left"))
     if any(moved.fallback for _, moved in points):
         columns.append(Column("runs as", [moved.fallback or "" for _, moved in points], 0, "left"))
     table, _ = fitted_table(columns, width)
