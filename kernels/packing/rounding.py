@@ -33,7 +33,7 @@ def round_symmetric(weight: Any, bits: int, group_size: int, scale_dtype: Any = 
     groups, group_size = grouped(weight, group_size)
     half = 1 << (bits - 1)
     scales = (groups.abs().amax(2) / (half - 0.5)).clamp_min(_SMALLEST_SCALE).to(scale_dtype)
-    codes = (groups / scales.float()[:, :, None]).round().add(half).clamp(0, 2 * half - 1).to(torch.uint8)
+    codes = (groups / scales.float()[:, :, None]).round_().add_(half).clamp_(0, 2 * half - 1).to(torch.uint8)
     return IntegerWeight(codes.flatten(1)[:, : weight.shape[1]].contiguous(), scales, None, bits, group_size)
 
 
@@ -51,7 +51,7 @@ def round_asymmetric(weight: Any, bits: int, group_size: int, scale_dtype: Any =
     low, high = groups.amin(2).clamp_max(0), groups.amax(2).clamp_min(0)
     scales = ((high - low) / largest).clamp_min(_SMALLEST_SCALE).to(scale_dtype)
     zeros = (-low / scales.float()).round().clamp(0, largest)
-    codes = ((groups / scales.float()[:, :, None]).round() + zeros[:, :, None]).clamp(0, largest).to(torch.uint8)
+    codes = (groups / scales.float()[:, :, None]).round_().add_(zeros[:, :, None]).clamp_(0, largest).to(torch.uint8)
     codes = codes.flatten(1)[:, : weight.shape[1]].contiguous()
     return IntegerWeight(codes, scales, zeros.to(torch.uint8), bits, group_size)
 
