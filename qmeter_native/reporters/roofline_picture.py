@@ -27,6 +27,8 @@ _MAX_RADIUS: Final = 22.0
 _MIN_RADIUS: Final = 2.5
 _LABELLED: Final = 0.04
 """Share of the time from which a point's name stands beside it."""
+_NO_PEAK: Final = 1e15
+"""FLOP/s up to which memory's roofs are drawn where no peak is known."""
 _PREFIXES: Final = ("", "k", "M", "G", "T", "P", "E")
 _DECADES_BELOW: Final = 2
 """Decades that the picture shows below the lowest ridge's rate, if no point lies lower."""
@@ -50,7 +52,7 @@ class _Axes:
     def around(cls, ceilings: DeviceCeilings, points: list[RooflinePoint]) -> _Axes:
         """Whole decades around all roofs and points."""
         ridges = [ridge for name in ceilings.types if (ridge := ceilings.ridge(name))]
-        peaks = [ceilings.roofs[name].value for name in ceilings.types]
+        peaks = [ceilings.roofs[name].value for name in ceilings.types] or [_NO_PEAK]
         xs = [*ridges, 1.0, *(point.intensity for point in points if point.intensity)]
         ys = [*peaks, min(peaks) / 10**_DECADES_BELOW, *(point.flops_per_s for point in points if point.flops_per_s)]
         return cls(
@@ -118,7 +120,7 @@ def _roofs(axes: _Axes, ceilings: DeviceCeilings) -> str:
         roof = ceilings.roofs.get(name)
         if roof is None:
             continue
-        left, right = 10.0**axes.x_low, max(peaks) / roof.value
+        left, right = 10.0**axes.x_low, max(peaks, default=_NO_PEAK) / roof.value
         parts.append(
             f'<line x1="{axes.x(left)}" y1="{axes.y(left * roof.value)}" x2="{axes.x(right)}" '
             f'y2="{axes.y(right * roof.value)}" stroke="#555"{dashes[roof.is_measured]}/>'

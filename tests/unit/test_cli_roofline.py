@@ -17,6 +17,7 @@ from qmeter_native.cli.rim import run
 from qmeter_native.devices.default_profile import default_profile
 from qmeter_native.devices.gpu_database import known_chips
 from qmeter_native.devices.profile_store import save_profile
+from qmeter_native.model.device_profile import Ceiling
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.kernel_benchmark import (
     BenchmarkRow,
@@ -170,6 +171,18 @@ def test_a_picture_of_a_gpu_alone_has_roofs_only(tmp_path: Path, capsys: pytest.
     path = tmp_path / "b200.svg"
     assert roofline(capsys, "--gpu", "B200", "--picture", str(path))[0] == 0
     assert ElementTree.parse(path).getroot().findall(".//{*}circle") == []
+
+
+def test_a_picture_is_drawn_where_only_bandwidth_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = default_profile("NVIDIA Z9000")
+    ceiling = Ceiling("dram_read", "B/s", Estimate(1e12), None)
+    save_profile(replace(plain, ceilings=(ceiling,)), tmp_path / "z9000.json")
+    arguments = ["--profile", str(tmp_path / "z9000.json"), "--picture", str(tmp_path / "z9000.svg")]
+
+    assert roofline(capsys, *arguments)[0] == 0
+    assert "DRAM 1.000 TB/s" in (tmp_path / "z9000.svg").read_text()
 
 
 @pytest.mark.parametrize(
