@@ -20,45 +20,35 @@ def our_contenders() -> tuple[Contender, ...]:
 
 
 def _weight_only_linear(weight: Any, dtype: Any) -> Product:
-    from qmeter_native.kernels import weight_only
+    from qmeter_native.kernels.weight_only import WeightOnlyTensor, weight_only_linear
 
-    prepared = weight_only.WeightOnlyTensor.prepare(weight, dtype)
-    return lambda activation: weight_only.weight_only_linear(activation.values, prepared)
+    prepared = WeightOnlyTensor.prepare(weight, dtype)
+    return lambda activation: weight_only_linear(activation.values, prepared)
 
 
 def _weight_only_gemm(weight: Any, dtype: Any) -> Product:
-    from qmeter_native.kernels import weight_only
+    from qmeter_native.kernels.weight_only import WeightOnlyTensor, weight_only_gemm
 
-    prepared = weight_only.WeightOnlyTensor.prepare(weight, dtype)
-    return lambda activation: weight_only.weight_only_gemm(activation.values, prepared)
+    prepared = WeightOnlyTensor.prepare(weight, dtype)
+    return lambda activation: weight_only_gemm(activation.values, prepared)
 
 
 def _scaled_gemm(weight: Any, dtype: Any) -> Product:
-    from qmeter_native.kernels import scaled
+    from qmeter_native.kernels.scaled import ScaledTensor, scaled_gemm
 
-    prepared = scaled.ScaledTensor.prepare(weight)
+    prepared = ScaledTensor.prepare(weight)
 
-    def product(activation: Activation) -> Any:
-        return scaled.scaled_gemm(
-            activation.values,
-            activation.flat_scales,
-            prepared,
-            out_dtype=activation.out_dtype,
-            x_zeros=activation.flat_zeros,
-        )
+    def product(x: Activation) -> Any:
+        return scaled_gemm(x.values, x.flat_scales, prepared, out_dtype=x.out_dtype, x_zeros=x.flat_zeros)
 
     return product
 
 
 def _w4a8_gemm(weight: Any, dtype: Any) -> Product:
-    from qmeter_native.kernels import w4a8
+    from qmeter_native.kernels.w4a8 import W4A8Tensor, w4a8_gemm
 
-    prepared = w4a8.W4A8Tensor.prepare(weight)
-
-    def product(activation: Activation) -> Any:
-        return w4a8.w4a8_gemm(activation.values, activation.flat_scales, prepared, out_dtype=activation.out_dtype)
-
-    return product
+    prepared = W4A8Tensor.prepare(weight)
+    return lambda x: w4a8_gemm(x.values, x.flat_scales, prepared, out_dtype=x.out_dtype)
 
 
 OURS: Final[dict[str, Prepare]] = {

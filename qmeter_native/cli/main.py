@@ -35,6 +35,7 @@ SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
     "Measure": (
         CommandEntry("trace", "Record kernels, requests and energy of an engine, a server or any CUDA command."),
         CommandEntry("ctl", "Switch the tracing of a launched command on and off while it runs."),
+        CommandEntry("kernels", "Time this project's quantized kernels beside their peers, and say what runs here."),
     ),
     "Look": (
         CommandEntry("report", "Say which kernel spent the time and the joules, for which request."),

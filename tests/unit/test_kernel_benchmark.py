@@ -336,3 +336,199 @@ class KnownTimer:
         if us < 0:
             return Timing((), reason="RuntimeError: out of memory")
         return Timing(tuple(us * 1e-6 * (1 + 0.001 * number) for number in range(num_repeats)), 1980.0)
+
+
+def torch_contender(name: str = "torch.reference", wrong_from_m: int = 1 << 30, **changes: Any) -> Any:
+    """Multiplies right on a CPU, and from so many tokens on wrong."""
+    import torch
+
+    from qmeter_native.benchmark.contender import Contender
+
+    def prepare(weight: Any, dtype: Any) -> Any:
+        matrix = weight.dequantize(torch.float32)
+
+        def product(activation: Any) -> Any:
+            exact = activation.half.float() @ matrix.T
+            return (exact + (activation.half.shape[0] >= wrong_from_m)).to(dtype)
+
+        return product
+
+    fields = {"formats": (W4A16,), "minimum": (0, 0), **changes}
+    return Contender(name, prepare=prepare, **fields)
+
+
+def bench_of(timer: KnownTimer, *contenders: Any, meter: Any = None) -> Any:
+    from qmeter_native.benchmark.run import Bench
+
+    return Bench("cpu", (9, 0), contenders, timer, H200_ROOF, meter)
+
+
+def run(plan: BenchmarkPlan, bench: Any, stop: Event | None = None) -> list[BenchmarkRow]:
+    pytest.importorskip("torch")
+    from qmeter_native.benchmark.run import measure_rows
+
+    return list(measure_rows(plan, bench, stop or Event(), lambda *_: None))
+
+
+SMALL = BenchmarkPlan((format_named(W4A16),), ((64, 128), (128, 256)), (1, 4), working_set_bytes=20_000)
+
+
+def test_every_kernel_has_a_row_at_every_point_with_its_time_its_roof_and_its_error() -> None:
+    timer = KnownTimer({"torch.reference": 20.0, "other": 40.0})
+
+    rows = run(SMALL, bench_of(timer, torch_contender(), torch_contender("other")))
+
+    assert [(row.n, row.k, row.m, row.kernel) for row in rows] == [
+        (n, k, m, name) for n, k in SMALL.shapes for m in SMALL.tokens for name in ("torch.reference", "other")
+    ]
+    assert rows[0].time_s.value == pytest.approx(20e-6 * 1.004)
+    assert rows[0].clock_mhz == 1980.0
+    assert rows[0].bound == "memory"
+    assert rows[0].roof_s == pytest.approx(format_named(W4A16).work(1, 64, 128).bytes / 4.3e12)
+    assert rows[0].error is not None
+    assert 0 < rows[0].error <= 1
+
+
+def test_weights_rotate_over_more_than_the_working_set() -> None:
+    timer = KnownTimer({"torch.reference": 20.0})
+
+    run(SMALL, bench_of(timer, torch_contender()))
+
+    layout = format_named(W4A16).layout
+    for copies, (n, k) in zip(timer.copies[::2], SMALL.shapes, strict=True):
+        assert copies["torch.reference"] * layout.num_bytes(n, k) >= SMALL.working_set_bytes
+        assert copies["torch.reference"] >= 2
+
+
+def test_a_kernel_that_is_wrong_is_reported_and_not_timed() -> None:
+    timer = KnownTimer({"torch.reference": 20.0, "bad": 5.0})
+
+    rows = run(SMALL, bench_of(timer, torch_contender(), torch_contender("bad", wrong_from_m=4)))
+
+    bad = {(row.m, row.n): row for row in rows if row.kernel == "bad"}
+    assert "bad" not in timer.copies[1]
+    assert bad[4, 64].time_s.value is None
+    assert (bad[4, 64].time_s.reason or "").startswith("wrong: ")
+    assert (bad[4, 64].error or 0) > 1
+
+
+def test_a_kernel_that_refuses_a_weight_or_fails_keeps_its_row_with_the_reason() -> None:
+    from qmeter_native.benchmark.contender import Contender, require
+
+    def refuse(weight: Any, dtype: Any) -> Any:
+        require(False, "it takes N in multiples of 4096")
+
+    timer = KnownTimer({"torch.reference": 20.0, "late": -1.0})
+    picky = Contender("picky", (W4A16,), refuse, (0, 0))
+
+    rows = run(SMALL, bench_of(timer, torch_contender(), picky, torch_contender("late")))
+
+    reasons = {row.kernel: row.time_s.reason for row in rows if row.m == 1}
+    assert reasons["picky"] == "it takes N in multiples of 4096"
+    assert reasons["late"] == "RuntimeError: out of memory"
+
+
+def test_contenders_of_other_formats_types_and_gpus_take_no_part() -> None:
+    timer = KnownTimer({"torch.reference": 20.0})
+    others = (
+        torch_contender("fp8", formats=("W8A8-FP",)),
+        torch_contender("bf16", dtypes=("bfloat16",)),
+        torch_contender("ampere", maximum=(8, 6)),
+        torch_contender("blackwell", minimum=(10, 0)),
+    )
+
+    rows = run(SMALL, bench_of(timer, torch_contender(), *others))
+
+    assert {row.kernel for row in rows} == {"torch.reference"}
+    from qmeter_native.benchmark.run import unable_contenders
+
+    reasons = unable_contenders(SMALL, bench_of(timer, torch_contender(), *others))
+    assert set(reasons) == {"bf16", "ampere", "blackwell"}
+    assert "bfloat16 only" in reasons["bf16"]
+    assert "10.0 and newer" in reasons["blackwell"]
+
+
+def test_a_stop_keeps_the_points_that_were_measured() -> None:
+    stop = Event()
+    timer = KnownTimer({"torch.reference": 20.0}, stop, num_points=3)
+
+    rows = run(SMALL, bench_of(timer, torch_contender()), stop)
+
+    assert len(rows) == 3
+    assert all(row.time_s.value is not None for row in rows)
+
+
+def test_a_spent_budget_begins_no_further_point() -> None:
+    rows = run(replace(SMALL, budget_s=1e-9), bench_of(KnownTimer({"torch.reference": 20.0}), torch_contender()))
+
+    assert rows == []
+
+
+def test_a_shape_that_a_format_does_not_divide_has_rows_that_say_so() -> None:
+    plan = replace(SMALL, shapes=((64, 100), (64, 128)))
+
+    rows = run(plan, bench_of(KnownTimer({"torch.reference": 20.0}), torch_contender()))
+
+    assert [row.time_s.value is None for row in rows] == [True, True, False, False]
+    assert "does not divide" in (rows[0].time_s.reason or "")
+
+
+class KnownMeter:
+    """Joules that are known; calls are counted."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+        self.calls: list[float] = []
+
+    def energy(self, launches: Sequence[Launch], call_s: float) -> Any:
+        from qmeter_native.benchmark.energy import CallEnergy
+
+        if self.fails:
+            raise RuntimeError("no graph")
+        self.calls.append(call_s)
+        return CallEnergy(Estimate(0.02), Estimate(0.015), 125.0)
+
+
+def test_energy_is_measured_where_the_plan_chose_to_and_its_failure_keeps_the_time() -> None:
+    plan = replace(SMALL, has_energy=True)
+    timer = KnownTimer({"torch.reference": 20.0})
+    meter = KnownMeter()
+
+    rows = run(plan, bench_of(timer, torch_contender(), meter=meter))
+    failed = run(plan, bench_of(timer, torch_contender(), meter=KnownMeter(fails=True)))
+
+    assert [row.energy_j.value for row in rows] == [None, None, 0.02, 0.02]
+    assert rows[0].energy_j.reason == "energy was not asked for at this point"
+    assert meter.calls == pytest.approx([20e-6 * 1.004] * 2)
+    assert failed[2].time_s.value is not None
+    assert failed[2].energy_j.reason == "RuntimeError: no graph"
+
+
+def test_a_run_that_was_stopped_says_so_in_its_document(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from qmeter_native.benchmark.bench import Chosen, document_of
+
+    bench = bench_of(KnownTimer({"torch.reference": 20.0}), torch_contender())
+    rows = run(SMALL, bench)[:1]
+
+    found = document_of(
+        SMALL, bench, Chosen((), ()), Device("NVIDIA H200", "GPU-1", "9.0"), "x", rows, Estimate.missing("not asked")
+    )
+
+    assert found.notes[0].startswith("Only 1 of 4 points")
+    save_benchmark(found, tmp_path / "partial.json")
+    assert load_benchmark(tmp_path / "partial.json").num_measured == 1
+
+
+def test_clocks_that_fell_are_noted_with_the_kernel_at_which_they_did() -> None:
+    pytest.importorskip("torch")
+    from qmeter_native.benchmark.bench import Chosen, document_of
+
+    bench = bench_of(KnownTimer({}), torch_contender())
+    rows = [row("cublas", 20.0, clock_mhz=1980.0), row("cublas", 900.0, m=4096, clock_mhz=1755.0)]
+
+    found = document_of(
+        SMALL, bench, Chosen((), ()), Device("NVIDIA H200", "GPU-1", "9.0"), "x", rows, Estimate.missing("not asked")
+    )
+
+    assert any("1755 to 1980 MHz" in note and "M=4096" in note for note in found.notes)
