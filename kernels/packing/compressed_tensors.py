@@ -145,7 +145,7 @@ def _pack_scaled(weight: ScaledWeight, scheme: LayerScheme) -> dict[str, Any]:
             f"The scheme has one for blocks of {block[0]} x {block[1]}.",
         )
     if scheme.format == "float-quantized":
-        return fp8.pack(weight, "compressed-tensors")
+        return fp8.pack(weight, "compressed-tensors", scheme.weights.strategy)
     if not _is_scaled_int8(scheme):
         raise UsageError("plain INT8 has no zero points, groups or fewer bits, and the scheme has", "Quantize anew.")
     return int8.pack(weight)

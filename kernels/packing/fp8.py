@@ -131,18 +131,20 @@ def quantize(weight: Any, granularity: str = "channel", *, power_of_two: bool = 
     return ScaledWeight(values.contiguous(), scales, (rows, columns))
 
 
-def pack(weight: ScaledWeight, layout: str = "fp8") -> dict[str, Any]:
+def pack(weight: ScaledWeight, layout: str = "fp8", granularity: str | None = None) -> dict[str, Any]:
     """The tensors of a layer, as the table above has them.
 
     Args:
         weight: With float8_e4m3fn values.
         layout: "fp8", "fbgemm_fp8", "modelopt" or "compressed-tensors".
+        granularity: "tensor", "channel" or "block"; None: as the weight's scales have it, which a matrix of one output
+            or of 128 x 128 leaves open.
 
     Raises:
         UsageError: Other values, or scales that the layout has no place for.
     """
     required_field("fp8", "type of the values", weight.values.dtype, (torch.float8_e4m3fn,))
-    rows, columns = weight.scales.shape
+    (n, k), (rows, columns) = weight.shape, weight.scales.shape
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "fp8": {"tensor": (), "block": (rows, columns)},
         "fbgemm_fp8": {"channel": (rows, 1)},
@@ -150,9 +152,15 @@ def pack(weight: ScaledWeight, layout: str = "fp8") -> dict[str, Any]:
         "compressed-tensors": {"tensor": (1,), "channel": (rows, 1), "block": (rows, columns)},
     }
     required_field("fp8", "layout", layout, shapes)
-    kind = required_field(layout, "scales of the weight", _kind(weight), shapes[layout])
-    name = "weight_scale_inv" if layout == "fp8" and kind == "block" else "weight_scale"
-    return {"weight": weight.values, name: weight.scales.float().reshape(shapes[layout][kind])}
+    blocks = {"tensor": (n, k), "channel": (1, k), "block": _BLOCK}
+    fitting = [kind for kind in shapes[layout] if blocks[kind] == weight.block and granularity in (None, kind)]
+    if not fitting:
+        raise UsageError(
+            f"the weight has scales of {weight.block[0]} x {weight.block[1]} values",
+            f"{layout} stores them by {granularity or ' or '.join(shapes[layout])}; blocks are 128 x 128.",
+        )
+    name = "weight_scale_inv" if layout == "fp8" and fitting[0] == "block" else "weight_scale"
+    return {"weight": weight.values, name: weight.scales.float().reshape(shapes[layout][fitting[0]])}
 
 
 def unpack(tensors: Mapping[str, Any], block: tuple[int, int] | None = None) -> ScaledWeight:
@@ -195,15 +203,3 @@ def input_scale(tensors: Mapping[str, Any]) -> Any | None:
             shape = (1,) if tensors[name].ndim else ()
             return required_tensor(tensors, name, _SCALE_DTYPES, *shape).float().reshape(())
     return None
-
-
-def _kind(weight: ScaledWeight) -> str:
-    """What shares a scale: "tensor", "channel" or "block"."""
-    n, k = weight.shape
-    if weight.block == (n, k):
-        return "tensor"
-    if weight.block == (1, k):
-        return "channel"
-    if weight.block == _BLOCK:
-        return "block"
-    raise UsageError(f"scales of blocks of {weight.block[0]} x {weight.block[1]}", "FP8 stores blocks of 128 x 128.")

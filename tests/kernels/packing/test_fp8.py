@@ -91,6 +91,12 @@ def test_shapes_and_names_are_those_of_each_layout() -> None:
     assert shape("block", "compressed-tensors") == {"weight_scale": (2, 3)}
 
 
+def test_a_matrix_of_one_block_is_stored_as_told() -> None:
+    weight = fp8.quantize(random_weight(128, 128), "block")
+    assert fp8.pack(weight, granularity="block")["weight_scale_inv"].shape == (1, 1)
+    assert fp8.pack(weight, granularity="tensor")["weight_scale"].shape == ()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e8m0fnu])
 def test_scales_are_read_from_every_type(dtype: torch.dtype) -> None:
     tensors = fp8.pack(fp8.quantize(random_weight(130, 130), "block", power_of_two=True))
@@ -119,9 +125,9 @@ def test_what_is_no_such_layer_is_refused_by_name() -> None:
 
 
 def test_what_a_layout_cannot_hold_is_refused() -> None:
-    with pytest.raises(UsageError, match="fbgemm_fp8: scales of the weight is 'block'"):
+    with pytest.raises(UsageError, match="scales of 128 x 128 values"):
         fp8.pack(fp8.quantize(torch.ones(4, 4), "block"), "fbgemm_fp8")
-    with pytest.raises(UsageError, match="blocks of 64 x 64"):
+    with pytest.raises(UsageError, match="scales of 64 x 64 values"):
         fp8.pack(ScaledWeight(torch.zeros(64, 128).to(torch.float8_e4m3fn), torch.ones(1, 2), (64, 64)))
     with pytest.raises(UsageError, match="not finite"):
         fp8.quantize(torch.full((2, 2), math.inf))
