@@ -54,20 +54,15 @@ def print_ceilings_of_all(devices: Sequence[DeviceCeilings], console: Console) -
         Column("TB/s", [_tera(device.dram(), 2) for device in devices]),
     ]
     types = [name for name in ("fp16", "fp8", "int8", "fp4") if any(name in device.roofs for device in devices)]
-    columns += [
-        Column(
-            f"{name} TFLOP/s" if name != "int8" else "int8 TOP/s", [_tera(device.roofs.get(name)) for device in devices]
-        )
-        for name in types
-    ]
+    columns += [Column(name, [_tera(device.roofs.get(name)) for device in devices]) for name in types]
     columns += [
         Column(f"ridge {name}", [_ridge(device, name) for device in devices], rank=2 + number)
         for number, name in enumerate(types)
     ]
     columns.append(Column("verified", [_verified(device) for device in devices], 1, "left", "dim"))
     table, _ = fitted_table(columns, console.width)
-    remarks = ["dense rates; ridge = FLOP per byte of DRAM from which arithmetic bounds a product"]
-    write(console, Section("GPU database", [table], "datasheets", remarks=remarks).parts())
+    remarks = ["ridge: FLOP per byte of DRAM from which arithmetic bounds a product"]
+    write(console, Section("GPU database", [table], "datasheets; dense TFLOP/s, TOP/s", remarks=remarks).parts())
 
 
 def _verified(device: DeviceCeilings) -> str:
