@@ -30,7 +30,11 @@ def _any_of(alternatives: str) -> re.Pattern[str]:
 IMPLEMENTATION_RULES: Final = tuple(
     (name, _any_of(alternatives))
     for name, alternatives in (
-        ("qmeter", r"\bqmeter_"),
+        (
+            "qmeter",
+            r"\bqmeter_ ^(weight_only_kernel|dequantize_tile_kernel|scaled_product|w4a8_product"
+            r"|_quantize_(rows|groups|static)_kernel|_rms_norm_kernel)$",
+        ),
         ("Inductor", r"^triton_[a-z]+_fused"),
         ("Marlin", r"marlin"),
         ("Machete", r"machete"),
@@ -129,7 +133,7 @@ FORMATS: Final[dict[str, KernelFormat]] = {
         ("CUTLASS scaled-mm", "FlashInfer GEMM", "Marlin", "FBGEMM", "Humming", "qmeter"),
         ("W4A4-FP", "W4A8-FP", "W4A16-FP"),
     ),
-    "bitsandbytes": KernelFormat(("bitsandbytes",), ("W8A8-INT",)),
+    "bitsandbytes": KernelFormat(("bitsandbytes", "qmeter"), ("W8A8-INT",)),
 }
 """Number formats, and which implementations multiply in them."""
 
@@ -142,7 +146,7 @@ NAMES_TELL: Final = frozenset({"cuBLAS", "CUTLASS", "PyTorch"})
 FORMAT_OF_METHOD: Final[dict[str, str]] = {
     method: name
     for name, methods in (
-        ("integer weights", "gptq gptq_marlin int8_per_channel_weight_only"),
+        ("integer weights", "gptq gptq_marlin int8_per_channel_weight_only hqq qoq qserve"),
         ("awq", "awq awq_marlin"),
         ("fp8", "fp8 fbgemm_fp8 fp8_per_tensor fp8_per_block fp8_per_channel mxfp8 modelopt modelopt_mxfp8"),
         ("int8", "int8 w8a8"),

@@ -38,6 +38,7 @@ FAMILY_RULES: Final = tuple(
     (family, _any_of(alternatives))
     for family, alternatives in (
         (OpFamily.METER, rf"^(void\s)?{MARKER_NAME}\b"),
+        (OpFamily.GEMM, r"^(weight_only_kernel|scaled_product|w4a8_product)$"),  # qmeter_native.kernels
         (OpFamily.MEMORY, r"^(\[CUDA\s)?(memcpy|memset)"),
         # A norm or an activation that quantizes its result is a norm or an activation still.
         (OpFamily.NORM, rf"{_FUSED}\w*(rsqrt|rms_?norm|layer_?norm)"),
@@ -133,7 +134,7 @@ SCHEME_RULES: Final = tuple(
     (scheme, _any_of(alternatives))
     for scheme, alternatives in (
         ("fp8", rf"{_FUSED}\w*(fp8_quant|quant_fp8|to_fp8|float8)"),
-        (None, _FUSED),
+        (None, rf"{_FUSED} ^w4a8_product$"),  # ours multiplies int8 and FP8
         # Marlin's first two template arguments are vLLM's packed ScalarType of activations (older: a type) and weights:
         # exponent bits | mantissa bits << 8 | signed << 16 | bias << 17 | finite << 49 | NaN kind << 50. So int8 is
         # 1125899906909952, u8b128 1125899923621888 (older, without the NaN kind: 16779264), e4m3fn 2814749767172868,

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qmeter_native.kernels.catalog import format_named
-from qmeter_native.work.scheme import WeightLayout
+from qmeter_native.work.scheme import WeightLayout, read_scheme
 
 __all__ = ["Method"]
 
@@ -30,4 +29,6 @@ class Method:
     @property
     def layout(self) -> WeightLayout:
         """How its weights lie in memory, as the work model counts them."""
-        return format_named(self.scheme).layout
+        scheme, _ = read_scheme(None, self.config, "float16")
+        assert scheme is not None, self.name
+        return scheme.weight

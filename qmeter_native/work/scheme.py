@@ -50,6 +50,9 @@ class WeightLayout:
         return math.ceil(bits / 8)
 
 
+_NVFP4: Final = WeightLayout(4, scale_bits=8, block=(1, 16), tensor_bits=32)
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """Formats of everything that a decoder moves.
@@ -131,10 +134,15 @@ def _weights(name: str, fields: Mapping[str, Any], compute: int) -> _Found | Non
         return _grouped(bits, group, bits if fields.get("zero_point", True) else 0), compute, 0
     if name == "compressed-tensors":
         return _compressed_tensors(fields, compute)
+    if name == "hqq":
+        return _hqq(fields, compute)
+    if name in ("qoq", "qserve"):
+        return _qoq(fields)
     if name.startswith("modelopt") and "FP4" in f"{name} {fields.get('quant_algo', '')}".upper():
-        return WeightLayout(4, scale_bits=8, block=(1, 16)), 4, 0
+        is_weight_only = str(fields.get("quant_algo")).upper().startswith("W4A16")
+        return _NVFP4, compute if is_weight_only else 4, 0
     if name in _FP8:
-        return _fp8(name, fields)
+        return _fp8(name, fields, compute)
     if name in ("mxfp4", "gpt_oss_mxfp4"):
         return WeightLayout(4, scale_bits=8, block=(1, 32)), compute, 0
     if name == "bitsandbytes":
@@ -156,8 +164,30 @@ def _gptq(fields: Mapping[str, Any]) -> WeightLayout:
     return WeightLayout(plain.bits, plain.scale_bits, plain.zero_bits, plain.block, row_bits=32)
 
 
-def _fp8(name: str, fields: Mapping[str, Any]) -> _Found:
-    """Blocks of weights (DeepSeek), output channels (FBGEMM, per token), or one scale; fp32 scales."""
+def _hqq(fields: Mapping[str, Any], compute: int) -> _Found | None:
+    """Zero points are fp16 numbers, as scales are."""
+    weights = (fields.get("quant_config") or {}).get("weight_quant_params") or {}
+    if not weights.get("nbits"):
+        return None
+    return WeightLayout(int(weights["nbits"]), 16, 16, (1, int(weights.get("group_size") or 0))), compute, 0
+
+
+def _qoq(fields: Mapping[str, Any]) -> _Found:
+    """By channel, or in two levels: an int8 scale and a 4-bit zero point a group, an fp16 scale a channel."""
+    group = int(fields.get("group_size") or 128)
+    if group < 1:
+        return WeightLayout(4, scale_bits=16, zero_bits=4, block=(1, 0)), 8, _WHOLE_TOKEN
+    return WeightLayout(4, scale_bits=8, zero_bits=4, block=(1, group), channel_bits=16), 8, _WHOLE_TOKEN
+
+
+def _fp8(name: str, fields: Mapping[str, Any], compute: int) -> _Found:
+    """Blocks of weights (DeepSeek), output channels (FBGEMM, per token), or one scale; fp32 scales. ModelOpt says so
+    by an algorithm."""
+    algorithm = str(fields.get("quant_algo", "")).upper()
+    if algorithm == "FP8_PB_WO":
+        return WeightLayout(8, scale_bits=32, block=(128, 128)), compute, 0
+    if algorithm == "FP8_PER_CHANNEL_PER_TOKEN":
+        return WeightLayout(8, scale_bits=32, block=(1, 0)), 8, _WHOLE_TOKEN
     block = fields.get("weight_block_size") or ([128, 128] if name == "fp8_per_block" else None)
     if block:
         return WeightLayout(8, scale_bits=32, block=(int(block[0]), int(block[1]))), 8, int(block[1])
@@ -188,10 +218,13 @@ def _compressed_tensors(fields: Mapping[str, Any], compute: int) -> _Found | Non
         block = (int(weights["block_structure"][0]), int(weights["block_structure"][1]))
     if not bits or block is None:
         return None
-    scale_bits = 8 if weights.get("type") == "float" and bits == 4 else 32 if inputs else 16
+    # FP4's scales have 8 bits, those of integers in groups the model's type, those of 8-bit products are fp32.
+    scale_bits = 8 if weights.get("type") == "float" and bits == 4 else 32 if inputs and bits == 8 else 16
+    tensor_bits = 32 if strategy == "tensor_group" else 0
     zero_bits = 0 if weights.get("symmetric", True) else bits
     per_token = {"token": _WHOLE_TOKEN, "group": int(inputs.get("group_size") or 0)}.get(str(inputs.get("strategy")), 0)
-    return WeightLayout(bits, scale_bits, zero_bits, block), int(inputs.get("num_bits") or compute), per_token
+    layout = WeightLayout(bits, scale_bits, zero_bits, block, tensor_bits=tensor_bits)
+    return layout, int(inputs.get("num_bits") or compute), per_token
 
 
 def _kv_bits(name: str | None, compute: int) -> int | None:

@@ -18,6 +18,13 @@ FLASH_3 = "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashA
 
 KERNELS = [
     ("qmeter_step_marker", OpFamily.METER, None),
+    ("weight_only_kernel", OpFamily.GEMM, None),
+    ("scaled_product", OpFamily.GEMM, None),
+    ("w4a8_product", OpFamily.GEMM, None),
+    ("dequantize_tile_kernel", OpFamily.DEQUANTIZE, None),
+    ("_quantize_rows_kernel", OpFamily.QUANTIZE, None),
+    ("_quantize_groups_kernel", OpFamily.QUANTIZE, None),
+    ("_rms_norm_kernel", OpFamily.NORM, None),
     ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_execute_segment_k_off_kernel__5x_cublas", GEMM, "bf16"),
     ("sm80_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x64_stage5_warpsize2x2x1_tensor16x8x16_kernel", GEMM, "fp16"),
     ("sm90_xmma_gemm_e4m3bf16_e4m3f32_f32_tn_n_tilesize64x64x128_cublas", GEMM, "W8A8-FP"),

@@ -14,6 +14,13 @@ from qmeter_native.attribution.implementation_rules import (
 
 KERNELS = [
     ("qmeter_step_marker", "qmeter"),
+    ("weight_only_kernel", "qmeter"),
+    ("dequantize_tile_kernel", "qmeter"),
+    ("scaled_product", "qmeter"),
+    ("w4a8_product", "qmeter"),
+    ("_quantize_rows_kernel", "qmeter"),
+    ("_quantize_groups_kernel", "qmeter"),
+    ("_rms_norm_kernel", "qmeter"),
     ("void marlin::Marlin<__nv_bfloat16, 1125899906909960, 256, 1, 8, 8, true, 4, 8, false>(int4 const*, int4 const*)", "Marlin"),
     ("void marlin_moe_wna16::Marlin<__half, 1125899906909960, 256, 1, 8, 8, false, 4, 8, false>", "Marlin"),
     ("void awq_marlin_repack_kernel<4, 256, 4>(unsigned int const*, unsigned int*, int, int)", "Marlin"),
