@@ -27,6 +27,7 @@ class GemmConfig:
         block_m, block_n, block_k: Tokens, outputs and inputs of a tile.
         split_k: Programs that share the inputs of one output tile.
         num_warps, num_stages: As Triton's.
+        persistent: Programs of a multiprocessor that walk over all tiles, where a kernel can; 0: a program a tile.
     """
 
     block_m: int
@@ -35,6 +36,7 @@ class GemmConfig:
     split_k: int = 1
     num_warps: int = 4
     num_stages: int = 4
+    persistent: int = 0
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> GemmConfig:

@@ -121,7 +121,8 @@ def _launch(
         dtype = torch.int32 if is_integer and not weight.is_block_scaled else torch.float32
         partials = torch.empty(config.split_k, tiles, config.block_m * config.block_n, dtype=dtype, device=x.device)
     scale_strides = x_scales.stride() if x_scales.numel() > 1 else ()
-    scaled_product[(tiles, config.split_k)](
+    programs = min(tiles, config.persistent * gpu_of(x.device)[1]) or tiles
+    scaled_product[(programs, config.split_k)](
         TensorDescriptor.from_tensor(x, [config.block_m, config.block_k]) if uses_tma else x,
         TensorDescriptor.from_tensor(weight.values, [config.block_n, config.block_k]) if uses_tma else weight.values,
         out,
@@ -150,6 +151,7 @@ def _launch(
         EVEN_K=k % config.block_k == 0,
         TMA=uses_tma,
         IMPRECISE=precise,
+        PERSISTENT=programs < tiles,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )

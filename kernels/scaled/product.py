@@ -39,8 +39,9 @@ def scaled_product(
     m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr, SWAP: tl.constexpr,
     INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
+    PERSISTENT: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the output (program 0), or one split of its inputs (program 1).
+    """A tile of the output (program 0), or a split of its inputs (program 1).
 
     Args:
         x, w: ``[m, k]`` and ``[n, k]``, int8 or float8e4nv: pointers, or with ``TMA`` tensor descriptors.
@@ -54,8 +55,34 @@ def scaled_product(
         SWAP: Outputs are the rows of the product: few tokens.
         INTEGER: int8, not FP8.
         IMPRECISE: Inputs of FP8 products that Hopper sums in its 14-bit way before float32; None: all of them.
+        PERSISTENT: Programs walk over all tiles; the loads of the next one go on while one is stored.
     """
-    tile_m, tile_n = tile_position(tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N))
+    if PERSISTENT:
+        tiles = tl.cdiv(m, BLOCK_M) * tl.cdiv(n, BLOCK_N)
+        for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
+            _multiply_tile(
+                tile, x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
+                m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
+                BLOCK_M, BLOCK_N, BLOCK_K, SPLIT_K, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
+            )  # fmt: skip
+    else:
+        _multiply_tile(
+            tl.program_id(0), x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
+            m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
+            BLOCK_M, BLOCK_N, BLOCK_K, SPLIT_K, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
+        )  # fmt: skip
+
+
+@triton.jit
+def _multiply_tile(
+    tile, x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
+    m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr, SWAP: tl.constexpr,
+    INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
+):  # fmt: skip
+    """Multiply and store one tile; arguments are those of `scaled_product`."""
+    tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
+    tile_m, tile_n = tile_position(tile, tiles_m, tiles_n)
     m_first, n_first = tile_m * BLOCK_M, tile_n * BLOCK_N
     first, last = split_range(k, tl.program_id(1), BLOCK_K, SPLIT_K)
     ROWS: tl.constexpr = BLOCK_N if SWAP else BLOCK_M
@@ -74,16 +101,15 @@ def scaled_product(
             acc = _dot(x_tile, w_tile, acc, SWAP, IMPRECISE)
     is_last = True
     if SPLIT_K > 1:
-        acc, is_last = sum_of_splits(acc, partials, counters, SPLIT_K)
+        acc, is_last = sum_of_splits(acc, partials, counters, tile, tiles_m * tiles_n, SPLIT_K)
     if is_last:
         result = acc.T if SWAP else acc
         if x_zeros is not None:
             zero = load_vector(x_zeros, m_first, m, x_zero_token, BLOCK_M)
             result -= zero[:, None] * load_vector(column_sums, n_first, n, 1, BLOCK_N)[None, :]
-        result = result.to(tl.float32)
         if not BLOCK_SCALED:
-            result *= load_vector(x_scales, m_first, m, x_scale_token, BLOCK_M)[:, None]
-            result *= load_vector(w_scales, n_first, n, 1, BLOCK_N)[None, :]
+            of_token = load_vector(x_scales, m_first, m, x_scale_token, BLOCK_M)
+            result = result.to(tl.float32) * of_token[:, None] * load_vector(w_scales, n_first, n, 1, BLOCK_N)[None, :]
         store_tile(result, out, bias, m_first, n_first, m, n, BLOCK_M, BLOCK_N)
 
 

@@ -23,15 +23,14 @@ def split_range(k, split, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr):
 
 
 @triton.jit
-def sum_of_splits(acc, partials, counters, SPLIT_K: tl.constexpr):
-    """The sum over the splits of this program's tile, and whether this program is the one that has it.
+def sum_of_splits(acc, partials, counters, tile, tiles, SPLIT_K: tl.constexpr):
+    """The sum over the splits of a tile, one of ``tiles``, and whether this program is the one that has it.
 
     Args:
         acc: ``[R, C]``, this program's partial sum, float32 or int32.
         partials: ``[SPLIT_K, tiles, R, C]`` of the same type.
         counters: int32 ``[tiles]`` or longer, zeros; zeros again afterwards.
     """
-    tile, tiles = tl.program_id(0), tl.num_programs(0)
     R: tl.constexpr = acc.shape[0]
     C: tl.constexpr = acc.shape[1]
     within = tl.arange(0, R)[:, None] * C + tl.arange(0, C)[None, :]

@@ -11,7 +11,7 @@ from itertools import product
 from qmeter_native.kernels.gemm_config import GemmConfig
 from qmeter_native.kernels.scaled.tensor import SPLIT_TILES
 
-__all__ = ["candidate_configs", "default_config", "split_of", "swaps_operands"]
+__all__ = ["candidate_configs", "default_config", "is_roomy", "split_of", "swaps_operands"]
 
 _LARGEST_SPLIT = 16
 
@@ -21,40 +21,48 @@ def swaps_operands(config: GemmConfig) -> bool:
     return config.block_m < 64
 
 
+def is_roomy(capability: tuple[int, int]) -> bool:
+    """Whether a block may have 163 KB of shared memory or more; other GPUs have 99 KB (CUDA C++ Programming Guide)."""
+    return capability == (8, 0) or capability[0] in (9, 10, 11)
+
+
 def default_config(
     m: int, n: int, k: int, multiprocessors: int, capability: tuple[int, int], is_block_scaled: bool
 ) -> GemmConfig:
     """Tiles that fit every GPU of a capability."""
-    block_k = 128 if is_block_scaled or m > 64 or capability < (9, 0) else 256
+    is_deep = m <= 64 and not is_block_scaled and capability >= (9, 0) and is_roomy(capability)
+    block_k = 256 if is_deep else 128
     if m <= 64:
         block_m = 16 if m <= 16 else 32 if m <= 32 else 64
         return GemmConfig(block_m, 64, block_k, split_of(m, n, k, block_m, 64, block_k, multiprocessors), 4, 4)
-    if capability < (9, 0) and capability != (8, 0):  # 99 KB of shared memory
+    if not is_roomy(capability):
         return GemmConfig(64, 128, block_k, 1, 4, 3)
-    if is_block_scaled or _tiles(m, n, 128, 128) < multiprocessors:
-        split_k = split_of(m, n, k, 64, 128, block_k, multiprocessors)
-        return GemmConfig(64, 128, block_k, split_k, 4, 3)
-    if capability >= (9, 0) and _tiles(m, n, 128, 256) >= multiprocessors:
-        return GemmConfig(128, 256, block_k, 1, 8, 3)
-    return GemmConfig(128, 128, block_k, 1, 8, 4)
+    if _tiles(m, n, 128, 128) < multiprocessors:
+        return GemmConfig(64, 128, block_k, split_of(m, n, k, 64, 128, block_k, multiprocessors), 4, 3)
+    if capability < (9, 0):
+        return GemmConfig(128, 128, block_k, 1, 8, 4)
+    if is_block_scaled or _tiles(m, n, 128, 256) < multiprocessors:
+        return GemmConfig(128, 128, block_k, 1, 8, 4, 1)
+    return GemmConfig(128, 256, block_k, 1, 8, 3, 1)
 
 
 def candidate_configs(m: int, n: int, k: int, is_block_scaled: bool = False) -> tuple[GemmConfig, ...]:
     """Tiles worth timing for a product on a GPU with 227 KB of shared memory a block (compute capability 9.0 and up).
 
-    The first ones are those for few tokens; splits beyond the tokens' need are left out.
+    Splits over inputs are for few tokens, persistent programs for many.
     """
     if m <= 64:
         return tuple(_small(m, n, k, is_block_scaled))
-    depths = (128,) if is_block_scaled else (64, 128)
     shapes = ((64, 128, 4), (64, 256, 4), (128, 128, 4), (128, 128, 8), (128, 256, 8), (256, 128, 8))
+    ways = ((1, 0), (2, 0), (4, 0), (1, 1)) if m <= 256 else ((1, 0), (1, 1), (1, 2))  # splits, persistent programs
     found = []
-    for (block_m, block_n, warps), block_k, stages in product(shapes, depths, (3, 4, 5)):
+    for (block_m, block_n, warps), stages, (split_k, persistent) in product(shapes, (3, 4), ways):
         # a block-scaled product holds its sum twice: more than 64 + 64 registers of it do not fit
         accumulator = block_m * block_n // (32 * warps) * (2 if is_block_scaled else 1)
-        if accumulator <= 128 and (block_m + block_n) * block_k * stages <= 220 << 10:
-            splits = (1, 2, 4) if m <= 256 else (1,)
-            found += [GemmConfig(block_m, block_n, block_k, split, warps, stages) for split in splits]
+        loads = (block_m + block_n) * 128 * stages
+        stores = 2 * block_m * block_n if persistent else 0  # what is stored, while the next tile's loads arrive
+        if accumulator <= 128 and max(1, persistent) * (loads + stores) <= 220 << 10:
+            found.append(GemmConfig(block_m, block_n, 128, split_k, warps, stages, persistent))
     return tuple(config for config in found if _is_sensible(config, m, n, k))
 
 

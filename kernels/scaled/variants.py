@@ -15,8 +15,8 @@ __all__ = ["aot_variants"]
 _TYPES = {"int8": "i8", "fp8": "fp8e4nv"}
 _SMALL = GemmConfig(16, 64, 256, 4)
 _SMALL_BLOCK = GemmConfig(32, 64, 128, 4)
-_LARGE = GemmConfig(128, 256, 128, 1, 8, 3)
-_LARGE_BLOCK = GemmConfig(64, 128, 128, 1, 4, 3)
+_LARGE = GemmConfig(128, 256, 128, 1, 8, 3, 1)
+_LARGE_BLOCK = GemmConfig(128, 128, 128, 1, 8, 4, 1)
 _AMPERE = GemmConfig(128, 128, 128, 1, 8, 4)
 _AMPERE_SMALL = GemmConfig(16, 64, 128, 4)
 
@@ -64,7 +64,7 @@ def _variant(
     constexprs |= {
         "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k, "SPLIT_K": config.split_k,
         "SWAP": swaps_operands(config), "INTEGER": type_name == "int8", "BLOCK_SCALED": is_block_scaled,
-        "EVEN_K": True, "TMA": uses_tma, "IMPRECISE": imprecise,
+        "EVEN_K": True, "TMA": uses_tma, "IMPRECISE": imprecise, "PERSISTENT": config.persistent > 0,
     }  # fmt: skip
     aligned = (*pointers, "n", "k", "x_stride", "w_stride", *(() if uses_tma else ("x", "w")))
     return KernelVariant(

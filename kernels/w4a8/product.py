@@ -79,7 +79,7 @@ def w4a8_product(
             acc = tl.dot(w_high, x_high.T, acc, out_dtype=tl.int32)
     is_last = True
     if SPLIT_K > 1:
-        acc, is_last = sum_of_splits(acc, partials, counters, SPLIT_K)
+        acc, is_last = sum_of_splits(acc, partials, counters, tl.program_id(0), tl.num_programs(0), SPLIT_K)
     if is_last:
         result = acc.T
         if KIND == CHANNEL:

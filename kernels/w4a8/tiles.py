@@ -6,7 +6,7 @@ from itertools import product
 
 from qmeter_native.kernels.gemm_config import GemmConfig
 from qmeter_native.kernels.scaled.tensor import SPLIT_TILES
-from qmeter_native.kernels.scaled.tiles import split_of
+from qmeter_native.kernels.scaled.tiles import is_roomy, split_of
 from qmeter_native.kernels.w4a8.layout import INPUTS, OUTPUTS
 
 __all__ = ["candidate_configs", "default_config", "shared_bytes"]
@@ -19,8 +19,7 @@ def shared_bytes(config: GemmConfig) -> int:
 
 def default_config(m: int, n: int, k: int, multiprocessors: int, capability: tuple[int, int]) -> GemmConfig:
     """Tiles that fit every GPU of a capability."""
-    is_roomy = capability == (8, 0) or capability >= (9, 0)  # others have 99 KB of shared memory a block
-    block_m = next((size for size in (16, 32, 64) if m <= size), 128 if is_roomy else 64)
+    block_m = next((size for size in (16, 32, 64) if m <= size), 128 if is_roomy(capability) else 64)
     if block_m == 128 and -(-m // 128) * -(-n // 128) >= multiprocessors:
         return GemmConfig(128, 128, INPUTS, 1, 8, 3)
     split_k = split_of(m, n, k, block_m, OUTPUTS, INPUTS, multiprocessors)

@@ -17,7 +17,7 @@ from qmeter_native.kernels.scaled.tiles import default_config
 SMALL = GemmConfig(16, 64, 256)
 SPLIT = GemmConfig(16, 64, 64, split_k=3)
 LARGE = GemmConfig(64, 128, 128)
-SHAPES = [(1, 64, 256), (5, 96, 200), (70, 130, 333)]
+SHAPES = [(1, 64, 256), (5, 96, 200), (20, 130, 333)]
 
 
 def of_type(dtype: Any, *shape: int, seed: int = 0) -> Any:
@@ -159,6 +159,16 @@ def test_the_reference_equals_the_kernel(dtype: Any, block: str) -> None:
     torch.testing.assert_close(out, expected, rtol=2 * relative_step(torch.float16), atol=1e-3)
 
 
+@pytest.mark.parametrize("block", ["channel", "block"])
+def test_persistent_programs_walk_over_all_tiles(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, x_scales = of_type(torch.int8, 130, 160), positive(130)
+    weight = ScaledTensor.prepare(weight_of(torch.int8, 300, 160, block))
+    expected = scaled_gemm(x, x_scales, weight, config=LARGE)
+    monkeypatch.setattr("qmeter_native.kernels.scaled.gemm.gpu_of", lambda device: ((9, 0), 4))
+    config = GemmConfig(64, 128, 128, persistent=1)  # nine tiles on four multiprocessors
+    assert torch.equal(scaled_gemm(x, x_scales, weight, config=config), expected)
+
+
 def test_no_tokens_give_no_rows() -> None:
     weight = ScaledTensor.prepare(weight_of(torch.int8, 64, 64))
     assert scaled_gemm(of_type(torch.int8, 0, 64), positive(0), weight).shape == (0, 64)
@@ -226,7 +236,7 @@ def test_tiles_that_do_not_fit_a_block_scaled_weight_are_refused() -> None:
 @pytest.mark.parametrize("is_block_scaled", [False, True])
 @pytest.mark.parametrize("m", [1, 16, 64, 200, 4096])
 def test_default_and_candidate_tiles_fit_shared_memory(m: int, is_block_scaled: bool) -> None:
-    for capability, limit in (((8, 0), 163), ((8, 9), 99), ((9, 0), 227), ((10, 0), 227)):
+    for capability, limit in (((8, 0), 163), ((8, 9), 99), ((9, 0), 227), ((10, 0), 227), ((12, 0), 99)):
         config = default_config(m, 4096, 14336, 132, capability, is_block_scaled)
         assert (config.block_m + config.block_n) * config.block_k * config.num_stages <= limit << 10
     candidates = candidate_configs(m, 4096, 14336, is_block_scaled)
