@@ -156,14 +156,9 @@ def pack(
     }
     tensors = {"weight": _packed(weight.codes, storage), "weight.absmax": absmax, "weight.quant_map": weight.table}
     if double_quant:
-        nested_map, offset = dynamic_map().to(absmax.device), absmax.mean()
-        codes, nested_absmax = _round_blocks(absmax - offset, nested_map, _NESTED_BLOCK)
-        tensors |= {
-            "weight.absmax": codes,
-            "weight.nested_absmax": nested_absmax,
-            "weight.nested_quant_map": nested_map,
-        }
-        state |= {"nested_blocksize": _NESTED_BLOCK, "nested_dtype": "float32", "nested_offset": offset.item()}
+        nested, nested_state = _nested(absmax)
+        tensors |= nested
+        state |= nested_state
     tensors[f"{_STATE}{quant_type}"] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
     return tensors
 
@@ -220,7 +215,16 @@ def _round_blocks(flat: Any, table: Any, blocksize: int) -> tuple[Any, Any]:
     absmax = blocks.abs().amax(1)
     scaled = (blocks * (1.0 / absmax.clamp_min(_TINY))[:, None]).clamp(-1, 1).flatten()[:num_values]
     values, codes = torch.sort(table, stable=True)
-    return codes[torch.bucketize(scaled, (values[:-1] + values[1:]) / 2)].to(torch.uint8), absmax
+    places = torch.bucketize(scaled, (values[:-1] + values[1:]) / 2, out_int32=True)
+    return codes.to(torch.uint8)[places], absmax
+
+
+def _nested(absmax: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and fields of the state of doubly quantized scales."""
+    table, offset = dynamic_map().to(absmax.device), absmax.mean()
+    codes, nested_absmax = _round_blocks(absmax - offset, table, _NESTED_BLOCK)
+    tensors = {"weight.absmax": codes, "weight.nested_absmax": nested_absmax, "weight.nested_quant_map": table}
+    return tensors, {"nested_blocksize": _NESTED_BLOCK, "nested_dtype": "float32", "nested_offset": offset.item()}
 
 
 def _weight(codes: Any, absmax: Any, table: Any, blocksize: int, shape: tuple[int, ...]) -> CodebookWeight:
@@ -264,6 +268,8 @@ def _state(tensors: Mapping[str, Any]) -> dict[str, Any]:
         state = json.loads(bytes(required_tensor(tensors, name, [torch.uint8], None).tolist()))
         if len(state["shape"]) != 2:
             raise ValueError(f"shape is {state['shape']}")
+        if "nested_blocksize" in state:
+            float(state["nested_offset"])
         required_field(name, "blocksize", state["blocksize"], _BLOCK_SIZES)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -35,9 +35,10 @@ def round_to_e2m1(values: Any) -> Any:
     magnitudes = torch.tensor(_MAGNITUDES, device=values.device)
     midpoints = (magnitudes[1:] + magnitudes[:-1]) / 2
     size = values.abs().float().contiguous()
-    below, above = torch.bucketize(size, midpoints), torch.bucketize(size, midpoints, right=True)  # differ at ties
+    below = torch.bucketize(size, midpoints, out_int32=True)
+    above = torch.bucketize(size, midpoints, out_int32=True, right=True)  # another code at ties
     codes = torch.where(below % 2 == 0, below, above)
-    return (codes | torch.signbit(values).long() << 3).to(torch.uint8)
+    return (codes | torch.signbit(values).int() << 3).to(torch.uint8)
 
 
 def check_e2m1(weight: CodebookWeight, group_size: int) -> None:

@@ -33,6 +33,7 @@ E4M3_MAX: Final = 448.0
 """The largest float8_e4m3fn."""
 
 _BLOCK: Final = (128, 128)
+_NAN: Final = 0x7F  # of E4M3, with either sign
 _SCALE_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e8m0fnu)
 _INPUT_SCALES: Final = ("input_scale", "activation_scale")
 
@@ -177,7 +178,7 @@ def unpack(tensors: Mapping[str, Any], block: tuple[int, int] | None = None) -> 
         UsageError: A tensor is missing, of another type or shape, or ``weight`` holds NaN.
     """
     values = required_tensor(tensors, "weight", [torch.float8_e4m3fn], None, None)
-    if bool(values.isnan().any()):
+    if bool((values.view(torch.uint8) & _NAN == _NAN).any()):
         raise UsageError("weight holds NaN", "It was written by a cast that does not saturate: quantize it anew.")
     n, k = values.shape
     name = "weight_scale_inv" if "weight_scale_inv" in tensors else "weight_scale"

@@ -70,7 +70,7 @@ def quantize(weight: Any, *, rounding: str = "floor") -> CodebookWeight:
         exponent = exponent + (fraction >= 0.875)  # 1.75 and more is nearer to 2 than to 1.5
     exponent = (exponent - _LARGEST_EXPONENT).clamp(-_BIAS, _BIAS).where(fraction > 0, -_BIAS)
     scales = _power_of_two(exponent + _BIAS)
-    codes = round_to_e2m1(groups.double() / scales.double()[..., None])
+    codes = round_to_e2m1(groups / scales[..., None])
     return CodebookWeight(codes.reshape(n, k), E2M1_TABLE.to(weight.device), scales, MXFP4_GROUP)
 
 
