@@ -54,7 +54,9 @@ def load_benchmark(path: Path) -> KernelBenchmark:
 
 
 def joined(benchmarks: Sequence[KernelBenchmark]) -> KernelBenchmark:
-    """Runs on one kind of GPU as one: of rows of the same kernel and point the first run's; metrics are computed anew.
+    """Runs on one kind of GPU as one; metrics are computed anew.
+
+    Of rows of the same kernel and point the first that was timed counts, with the first joules that were measured.
 
     Raises:
         BenchmarkError: They are of different GPUs, or there are none.
@@ -68,7 +70,8 @@ def joined(benchmarks: Sequence[KernelBenchmark]) -> KernelBenchmark:
     absent: dict[str, AbsentKernel] = {}
     for benchmark in benchmarks:
         for row in benchmark.rows:
-            rows.setdefault((*row.point, row.kernel, row.dtype), row)
+            key = (*row.point, row.kernel, row.dtype)
+            rows[key] = _merged(rows[key], row) if key in rows else row
         for entry in benchmark.absent:
             absent.setdefault(entry.kernel, entry)
     return replace(
@@ -79,3 +82,10 @@ def joined(benchmarks: Sequence[KernelBenchmark]) -> KernelBenchmark:
         metrics=benchmark_metrics(tuple(rows.values())),
         notes=tuple(dict.fromkeys(note for one in benchmarks for note in one.notes)),
     )
+
+
+def _merged(first: BenchmarkRow, later: BenchmarkRow) -> BenchmarkRow:
+    chosen = later if first.time_s.value is None and later.time_s.value is not None else first
+    if chosen.energy_j.value is not None or later.energy_j.value is None:
+        return chosen
+    return replace(chosen, energy_j=later.energy_j, dynamic_j=later.dynamic_j)

@@ -78,7 +78,7 @@ def _smallest(rows: Sequence[BenchmarkRow], ratio: _Ratio) -> Estimate:
     if not pairs:
         return Estimate.missing(f"{ratio.ours} and {' or '.join(ratio.peers)} were not timed at the same points")
     own, peer = min(pairs, key=lambda pair: _seconds(pair[1]) / _seconds(pair[0]))
-    method = f"measured: smallest of {len(pairs)} points, {own.format} M={own.m} N={own.n} K={own.k} {own.dtype}"
+    method = f"measured: {own.m}x{own.n}x{own.k} {own.dtype}, the smallest of {len(pairs)} points"
     return _over(peer.time_s, own.time_s, method)
 
 

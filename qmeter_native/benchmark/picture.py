@@ -19,7 +19,8 @@ _TOP: Final = 56
 _COLUMNS: Final = 3
 _REFERENCE: Final = "cublas"
 _COLORS: Final = ("#1b6ca8", "#c8553d", "#4a7c59", "#7b5ea7", "#b8860b", "#2f8f9d", "#a23b72", "#6b705c", "#8d5524")
-_OURS: Final = "#111"
+_OURS: Final = ("#111", "#d4a017")
+_MAX_LABELS: Final = 8
 _LEGEND_LINE: Final = 16
 
 
@@ -74,11 +75,11 @@ def _panels(rows: Sequence[BenchmarkRow]) -> list[_Panel]:
 
 
 def _in_order(panels: Sequence[_Panel]) -> dict[str, str]:
-    """Colours by kernel, ours first and dark."""
+    """Colours by kernel, ours first."""
     names = dict.fromkeys(row.kernel for panel in panels for row in panel.rows if row.kernel != _REFERENCE)
     ours = [name for name in names if name.startswith("qmeter.")]
     others = [name for name in names if name not in ours]
-    colours = dict.fromkeys(ours, _OURS)
+    colours = {name: _OURS[number % len(_OURS)] for number, name in enumerate(ours)}
     return colours | {name: _COLORS[number % len(_COLORS)] for number, name in enumerate(others)}
 
 
@@ -123,7 +124,8 @@ class _Axes:
     def ticks(self) -> str:
         """Labels of both axes."""
         bottom, left = self.panel.top + _HEIGHT + 15, self.panel.left - 6
-        below = "".join(f'<text x="{self.x(m)}" y="{bottom}" text-anchor="middle">{m}</text>' for m in self.tokens)
+        labels = self.tokens[:: 1 + len(self.tokens) // _MAX_LABELS]
+        below = "".join(f'<text x="{self.x(m)}" y="{bottom}" text-anchor="middle">{m}</text>' for m in labels)
         step = next(step for step in (0.25, 0.5, 1, 2, 5, 10, math.inf) if self.highest / step <= 6)
         count = 0 if math.isinf(step) else int(self.highest / step)
         values = [step * number for number in range(count + 1)]

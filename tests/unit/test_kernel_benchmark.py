@@ -140,7 +140,7 @@ def test_a_ratio_is_the_smallest_over_the_points_it_is_about_with_that_points_in
     assert ratio.low == pytest.approx(24 * 0.99 / (25 * 1.01))
     assert ratio.high == pytest.approx(24 * 1.01 / (25 * 0.99))
     assert "2 points" in ratio.method
-    assert "M=16" in ratio.method
+    assert "16x8192x8192" in ratio.method
     assert benchmark_metrics(rows)["w4a16_vs_marlin_m_32_256"].value == pytest.approx(0.5)
 
 
@@ -195,6 +195,17 @@ def test_runs_are_joined_row_by_row_and_their_metrics_computed_anew() -> None:
     assert [entry.time_s.value for entry in whole.rows] == pytest.approx([20e-6, 22e-6, 30e-6])
     assert whole.metrics["w4a16_vs_marlin_m_le_16"].value == pytest.approx(1.1)
     assert whole.notes == ("One board.", "Another day.")
+
+
+def test_joules_and_times_that_one_run_lacks_come_from_the_other() -> None:
+    joules = {"energy_j": Estimate(0.012), "dynamic_j": Estimate(0.009)}
+    one = benchmark(row("qmeter.weight_only_linear", 20.0), row("vllm.marlin", None))
+    other = benchmark(row("qmeter.weight_only_linear", 21.0, **joules), row("vllm.marlin", 25.0))
+
+    first, second = joined([one, other]).rows
+
+    assert (first.time_s.value, first.energy_j.value, first.dynamic_j.value) == (pytest.approx(20e-6), 0.012, 0.009)
+    assert second.time_s.value == pytest.approx(25e-6)
 
 
 def test_runs_of_different_gpus_are_not_joined() -> None:
