@@ -129,3 +129,16 @@ def test_scales_and_codes_are_those_of_compressed_tensors() -> None:
     assert torch.equal(tensors["weight_scale"], exponents.to(torch.uint8))
     values = helpers.unpack_fp4_from_uint8(tensors["weight_packed"], 8, 128, dtype=torch.float32)
     assert torch.equal(values, ours.table[ours.codes.long()])
+
+
+@pytest.mark.parametrize("rounding", ["floor", "even"])
+def test_both_rules_are_those_of_torchao(rounding: str) -> None:
+    torchao = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
+    generator = torch.Generator().manual_seed(3)
+    exponents = torch.randint(-20, 20, (16, 8), generator=generator).float().repeat_interleave(32, 1)
+    weight = torch.randn(16, 256, generator=generator) * torch.exp2(exponents)
+    mode = torchao.ScaleCalculationMode[rounding.upper()]
+    scale, codes = torchao.to_mx(weight, torch.float4_e2m1fn_x2, 32, mode)
+    tensors = mxfp4.pack(mxfp4.quantize(weight, rounding=rounding))
+    assert torch.equal(tensors["weight_scale"], scale.view(torch.uint8))
+    assert torch.equal(tensors["weight_packed"], codes.view(torch.uint8))

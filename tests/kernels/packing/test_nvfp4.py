@@ -179,3 +179,14 @@ def test_codes_and_scales_are_those_of_compressed_tensors() -> None:
     for name in ("weight_packed", "weight_global_scale"):
         assert torch.equal(ours[name], theirs[name]), name
     assert torch.equal(ours["weight_scale"].float(), theirs["weight_scale"].float())
+
+
+def test_codes_and_scales_are_those_of_torchao() -> None:
+    torchao = pytest.importorskip("torchao.prototype.mx_formats.nvfp4_tensor")
+    weight = random_weight(16, 256, 6)
+    matrix_scale = torchao.per_tensor_amax_to_scale(weight.abs().max())
+    scale, codes = torchao.nvfp4_quantize(weight, per_tensor_scale=matrix_scale)
+    tensors = nvfp4.pack(nvfp4.quantize(weight), "modelopt")
+    assert tensors["weight_scale_2"].item() == pytest.approx(matrix_scale.item(), rel=1e-6)
+    assert torch.equal(tensors["weight_scale"].float(), scale.float())
+    assert torch.equal(tensors["weight"], codes.view(torch.uint8))
