@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -39,12 +40,13 @@ def _bitsandbytes(model: Any, folder: Path, **fields: Any) -> dict[str, Any]:
     functional = pytest.importorskip("bitsandbytes.functional")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    reference, dense = _reference(model), folder / "dense"
-    model.half().save_pretrained(dense)
+    reference = _reference(model)
     config = BitsAndBytesConfig(bnb_4bit_compute_dtype=torch.float16, **fields)
-    quantized = AutoModelForCausalLM.from_pretrained(
-        dense, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float16
-    )
+    with TemporaryDirectory() as dense:
+        model.half().save_pretrained(dense)
+        quantized = AutoModelForCausalLM.from_pretrained(
+            dense, quantization_config=config, device_map={"": "cpu"}, dtype=torch.float16
+        )
     quantized.save_pretrained(folder)
     for name in linear_names(quantized):
         weight = quantized.get_submodule(name).weight
