@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from qmeter_native.kernels.packing.awq import AwqConfig, quantize, unpack
-from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
+from qmeter_native.kernels.packing.awq import AwqConfig, pack, quantize, unpack
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
 __all__ = ["AwqFormat"]
@@ -20,6 +20,11 @@ class AwqFormat:
         self.config = config
         self._fields = AwqConfig.from_dict(config)
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """See `CheckpointFormat`."""
+        return self._fields.to_dict()
+
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`."""
         if name.endswith("lm_head") or self._fields.of_layer(name) is None:
@@ -27,7 +32,7 @@ class AwqFormat:
         return LayerFormat(
             required=frozenset({"qweight", "qzeros", "scales"}),
             unpack=partial(unpack, config=self._fields),
-            quantize=partial(quantize, config=self._fields),
+            **rounded_and_packed(partial(quantize, config=self._fields), partial(pack, config=self._fields)),
             linear=WeightOnlyLinear,
             check=self._fields.check_layer,
         )

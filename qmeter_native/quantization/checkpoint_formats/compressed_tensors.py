@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any, Final
 
 from qmeter_native.errors import UsageError
-from qmeter_native.kernels.packing.compressed_tensors import quantize, static_input, unpack
+from qmeter_native.kernels.packing.compressed_tensors import pack, quantize, static_input, unpack
 from qmeter_native.kernels.packing.compressed_tensors_config import CompressedTensorsConfig, LayerScheme, TensorScheme
 from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
-from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.scaled_linear import ScaledLinear
 from qmeter_native.quantization.w4a8_linear import W4A8Linear
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
@@ -37,6 +37,11 @@ class CompressedTensorsFormat:
         self._fields = CompressedTensorsConfig.from_dict(config)
         self.config = {**config, "config_groups": _as_computed(config.get("config_groups") or {})}
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """See `CheckpointFormat`."""
+        return self._fields.to_dict()
+
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`."""
         scheme = self._fields.of_layer(name)
@@ -54,7 +59,7 @@ class CompressedTensorsFormat:
             required=required,
             optional=frozenset(optional),
             unpack=partial(unpack, scheme=scheme),
-            quantize=partial(quantize, scheme=scheme),
+            **rounded_and_packed(partial(quantize, scheme=scheme), partial(pack, scheme=scheme)),
             linear=_linear(scheme),
             input_scales=partial(_static, scheme=scheme),
             check=scheme.check_layer,

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from qmeter_native.errors import UsageError
-from qmeter_native.kernels.packing.fp8 import Fp8Config, input_scale, quantize, unpack
+from qmeter_native.kernels.packing.fp8 import Fp8Config, input_scale, pack, quantize, unpack
 from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
-from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, no_scales
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, no_scales, rounded_and_packed
 from qmeter_native.quantization.layer_names import is_named
 from qmeter_native.quantization.scaled_linear import ScaledLinear
 
@@ -26,6 +26,11 @@ class Fp8Format:
         self.config = config
         self._fields = Fp8Config.from_dict(config)
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """See `CheckpointFormat`."""
+        return self._fields.to_dict()
+
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`."""
         fields = self._fields
@@ -39,7 +44,10 @@ class Fp8Format:
             required=frozenset({"weight"}),
             optional=frozenset({"weight_scale", "weight_scale_inv", "input_scale", "activation_scale"}),
             unpack=partial(unpack, block=block),
-            quantize=partial(quantize, granularity=granularity, power_of_two=fields.scale_fmt == "ue8m0"),
+            **rounded_and_packed(
+                partial(quantize, granularity=granularity, power_of_two=fields.scale_fmt == "ue8m0"),
+                partial(pack, layout=fields.quant_method, granularity=granularity),
+            ),
             linear=partial(ScaledLinear, quantizer=quantizer),
             input_scales=stored_input_scale if is_static else no_scales,
         )

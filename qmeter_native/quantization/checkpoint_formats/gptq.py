@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from qmeter_native.kernels.packing.gptq import GptqConfig, quantize, unpack
-from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
+from qmeter_native.kernels.packing.gptq import GptqConfig, pack, quantize, unpack
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
 __all__ = ["GptqFormat"]
@@ -20,6 +20,11 @@ class GptqFormat:
         self.config = config
         self._fields = GptqConfig.from_dict(config)
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """See `CheckpointFormat`."""
+        return self._fields.to_dict()
+
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`. Without act-order the order of groups goes without saying."""
         fields = self._fields.of_layer(name)
@@ -30,7 +35,7 @@ class GptqFormat:
             required=words | order if fields.desc_act else words,
             optional=order,
             unpack=partial(unpack, config=fields),
-            quantize=partial(quantize, config=fields),
+            **rounded_and_packed(partial(quantize, config=fields), partial(pack, config=fields)),
             linear=WeightOnlyLinear,
             check=fields.check_layer,
         )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from qmeter_native.kernels.packing.hqq import HqqConfig, quantize, unpack
-from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
+from qmeter_native.kernels.packing.hqq import HqqConfig, pack, quantize, unpack
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
 __all__ = ["HqqFormat"]
@@ -27,6 +27,11 @@ class HqqFormat:
         self.config = config
         self._fields = HqqConfig.from_dict(config)
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """See `CheckpointFormat`."""
+        return self._fields.to_dict()
+
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`."""
         if name.endswith("lm_head") or self._fields.of_layer(name) is None:
@@ -35,7 +40,7 @@ class HqqFormat:
             required=frozenset({"W_q", "scale", "zero", "shape"}),
             optional=frozenset(_DESCRIPTION),
             unpack=partial(unpack, config=self._fields),
-            quantize=partial(quantize, config=self._fields),
+            **rounded_and_packed(partial(quantize, config=self._fields), partial(pack, config=self._fields)),
             linear=WeightOnlyLinear,
             check=self._fields.check_layer,
         )

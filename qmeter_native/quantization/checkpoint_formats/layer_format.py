@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["CheckpointFormat", "LayerFormat", "no_scales"]
+__all__ = ["CheckpointFormat", "LayerFormat", "no_scales", "rounded_and_packed"]
 
 Tensors = Mapping[str, Any]
 
@@ -20,6 +20,11 @@ def no_scales(tensors: Tensors) -> dict[str, Any]:
     return {}
 
 
+def rounded_and_packed(quantize: Callable[[Any], Any], pack: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """``quantize`` and ``store`` of a `LayerFormat` whose tensors hold exactly what was rounded."""
+    return {"quantize": quantize, "store": lambda weight: pack(quantize(weight))}
+
+
 @dataclass(frozen=True, slots=True)
 class LayerFormat:
     """The format of one layer.
@@ -29,6 +34,7 @@ class LayerFormat:
         unpack: Tensors by those names to the `QuantizedWeight`; raises `UsageError` where one has a type, shape or
             value that the configuration does not allow.
         quantize: A weight, floating point ``[N, K]``, rounded to nearest.
+        store: The tensors, by those names, of a weight ``[N, K]`` that is so rounded.
         linear: The `QuantLinear` of a weight, a bias ``[N]`` or None, and the type of inputs.
         optional: Further tensors that may be there, the bias left out.
         input_scales: Further arguments of ``linear`` from the tensors: scales of inputs that were found beforehand.
@@ -38,6 +44,7 @@ class LayerFormat:
     required: frozenset[str]
     unpack: Callable[[Tensors], Any]
     quantize: Callable[[Any], Any]
+    store: Callable[[Any], dict[str, Any]]
     linear: Callable[..., Any]
     optional: frozenset[str] = frozenset()
     input_scales: Callable[[Tensors], dict[str, Any]] = no_scales
@@ -52,6 +59,10 @@ class CheckpointFormat(Protocol):
         """``quantization_config`` as it is carried out: it differs from the checkpoint's where our kernels multiply
         with inputs that are wider than it says.
         """
+
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """``quantization_config`` with all fields spelt out, as it is written beside the tensors."""
 
     def layer(self, name: str) -> LayerFormat | None:
         """The format of the linear layer called ``name``; None: it is not quantized."""

@@ -10,7 +10,7 @@ from qmeter_native.kernels.packing import fp8, nvfp4
 from qmeter_native.kernels.packing.modelopt import ModelOptConfig
 from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
 from qmeter_native.quantization.checkpoint_formats.fp8 import stored_input_scale
-from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat
+from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.layer_names import is_named
 from qmeter_native.quantization.scaled_linear import ScaledLinear
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
@@ -34,15 +34,26 @@ class ModeloptFormat:
         self.config = {**config, "quant_algo": "W4A16_NVFP4"} if is_fp4 else config
         self._layer = _FORMATS[self._fields.quant_algo]
 
+    @property
+    def stored_config(self) -> dict[str, Any]:
+        """See `CheckpointFormat`."""
+        return {"quant_method": "modelopt", **self._fields.to_dict()["quantization"]}
+
     def layer(self, name: str) -> LayerFormat | None:
         """See `CheckpointFormat`."""
         return None if is_named(name, self._skipped) else self._layer
 
 
+def _fp8(granularity: str) -> dict[str, Any]:
+    return rounded_and_packed(
+        partial(fp8.quantize, granularity=granularity), partial(fp8.pack, layout="modelopt", granularity=granularity)
+    )
+
+
 _NVFP4: Final = LayerFormat(
     required=frozenset({"weight", "weight_scale", "weight_scale_2"}),
     unpack=nvfp4.unpack,
-    quantize=nvfp4.quantize,
+    **rounded_and_packed(nvfp4.quantize, partial(nvfp4.pack, convention="modelopt")),
     linear=WeightOnlyLinear,
     optional=_INPUT,
 )
@@ -51,20 +62,20 @@ _FORMATS: Final = {
     "FP8": LayerFormat(
         required=frozenset({"weight", "weight_scale", "input_scale"}),
         unpack=fp8.unpack,
-        quantize=partial(fp8.quantize, granularity="tensor"),
+        **_fp8("tensor"),
         linear=partial(ScaledLinear, quantizer=_FP8_TOKEN),
         input_scales=stored_input_scale,
     ),
     "FP8_PER_CHANNEL_PER_TOKEN": LayerFormat(
         required=frozenset({"weight", "weight_scale"}),
         unpack=fp8.unpack,
-        quantize=fp8.quantize,
+        **_fp8("channel"),
         linear=partial(ScaledLinear, quantizer=_FP8_TOKEN),
     ),
     "FP8_PB_WO": LayerFormat(
         required=frozenset({"weight", "weight_scale"}),
         unpack=partial(fp8.unpack, block=(128, 128)),
-        quantize=partial(fp8.quantize, granularity="block"),
+        **_fp8("block"),
         linear=WeightOnlyLinear,
         optional=_INPUT,
     ),
