@@ -9,7 +9,7 @@ import torch
 
 from qmeter_native.benchmark.contender import Activation
 from qmeter_native.kernels.oracle import linear, linear_bound
-from qmeter_native.kernels.quantized_weight import QuantizedWeight, ScaledWeight
+from qmeter_native.kernels.quantized_weight import QuantizedWeight
 
 __all__ = ["Truth", "truth_of", "why_wrong"]
 
@@ -46,7 +46,8 @@ def truth_of(activation: Activation, weight: QuantizedWeight) -> Truth:
     rows = torch.linspace(0, m - 1, min(m, _ROWS), device=activation.values.device).round().long()
     x = activation.real(rows)
     rounded = linear_bound(x, weight, activation.out_dtype, activation.out_dtype)
-    is_exact = activation.scales is not None and isinstance(weight, ScaledWeight)
+    # quantized activations meet weights that int8 or E4M3 hold exactly; 16-bit ones meet weights rounded to 16 bits
+    is_exact = activation.scales is not None
     bound = linear_bound(x, weight, activation.out_dtype, None) if is_exact else rounded
     # an activation that is rounded as well adds as much as the weight at most
     return Truth(rows, linear(x, weight), bound, 2 * rounded)
