@@ -12,6 +12,7 @@ from qmeter_native.errors import EngineError
 
 __all__ = ["CheckpointFiles"]
 
+_SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _INCOMPLETE_HINT = "The download may be incomplete: fetch the checkpoint again."
 
@@ -27,7 +28,7 @@ class CheckpointFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._folder = folder
         self._stack = ExitStack()
         self._places: dict[str, tuple[Path, Any]] = {}
         self._unread: set[str] = set()
@@ -42,6 +43,12 @@ class CheckpointFiles:
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
+
+    @property
+    def root(self) -> Path:
+        """The file that names all tensors: the index, or the only one."""
+        index = self._folder / _INDEX
+        return index if index.is_file() else self._folder / _SINGLE
 
     @property
     def names(self) -> frozenset[str]:
@@ -100,7 +107,7 @@ def _paths(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if index.is_file():
         return [folder / name for name in sorted(set(_weight_map(index).values()))]
-    single = folder / "model.safetensors"
+    single = folder / _SINGLE
     if not single.is_file():
         raise EngineError(f"{folder} has neither {single.name} nor {_INDEX}", "Only safetensors are read.")
     return [single]

@@ -178,11 +178,11 @@ def _hint_of(files: CheckpointFiles, name: str) -> str:
     return f"{has}Mixtures of experts are not read; else config.json and weights do not belong together."
 
 
-def _place(files: CheckpointFiles, name: str) -> Path | str:
-    """The file of a layer's tensors, or of all."""
+def _place(files: CheckpointFiles, name: str) -> Path:
+    """The file of a layer's tensors, or where it has none, the one that names all."""
     return next(
         (files.file_of(each) for each in sorted(files.names) if each == name or each.startswith(f"{name}.")),
-        files.folder,
+        files.root,
     )
 
 
