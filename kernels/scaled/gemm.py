@@ -144,7 +144,7 @@ def _launch(
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
-        SPLIT_K=config.split_k,
+        IS_SPLIT=config.split_k > 1,
         SWAP=swaps_operands(config),
         INTEGER=is_integer,
         BLOCK_SCALED=weight.is_block_scaled,

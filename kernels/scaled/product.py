@@ -37,7 +37,7 @@ INPUTS_OF_SCALE: tl.constexpr = tl.constexpr(128)
 def scaled_product(
     x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
     m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr, SWAP: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_SPLIT: tl.constexpr, SWAP: tl.constexpr,
     INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
     PERSISTENT: tl.constexpr,
 ):  # fmt: skip
@@ -63,13 +63,13 @@ def scaled_product(
             _multiply_tile(
                 tile, x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
                 m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
-                BLOCK_M, BLOCK_N, BLOCK_K, SPLIT_K, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
+                BLOCK_M, BLOCK_N, BLOCK_K, IS_SPLIT, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
             )  # fmt: skip
     else:
         _multiply_tile(
             tl.program_id(0), x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
             m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
-            BLOCK_M, BLOCK_N, BLOCK_K, SPLIT_K, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
+            BLOCK_M, BLOCK_N, BLOCK_K, IS_SPLIT, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
         )  # fmt: skip
 
 
@@ -77,14 +77,14 @@ def scaled_product(
 def _multiply_tile(
     tile, x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
     m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT_K: tl.constexpr, SWAP: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_SPLIT: tl.constexpr, SWAP: tl.constexpr,
     INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
 ):  # fmt: skip
     """Multiply and store one tile; arguments are those of `scaled_product`."""
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     tile_m, tile_n = tile_position(tile, tiles_m, tiles_n)
     m_first, n_first = tile_m * BLOCK_M, tile_n * BLOCK_N
-    first, last = split_range(k, tl.program_id(1), BLOCK_K, SPLIT_K)
+    first, last = split_range(k, BLOCK_K)
     ROWS: tl.constexpr = BLOCK_N if SWAP else BLOCK_M
     COLUMNS: tl.constexpr = BLOCK_M if SWAP else BLOCK_N
     SUM: tl.constexpr = tl.int32 if INTEGER else tl.float32
@@ -93,15 +93,16 @@ def _multiply_tile(
         x_tile = load_tile(x, m_first, block * BLOCK_K, m, k, x_stride, BLOCK_M, BLOCK_K, EVEN_K, TMA)
         w_tile = load_tile(w, n_first, block * BLOCK_K, n, k, w_stride, BLOCK_N, BLOCK_K, EVEN_K, TMA)
         if BLOCK_SCALED:
-            product = _dot(x_tile, w_tile, tl.zeros((ROWS, COLUMNS), SUM), SWAP, None)
-            b = block * BLOCK_K // INPUTS_OF_SCALE
+            b = block * BLOCK_K // INPUTS_OF_SCALE  # scales are on their way while the tensor cores multiply
             x_scale = load_vector(x_scales + b * x_scale_block, m_first, m, x_scale_token, BLOCK_M)
-            acc += _block_scaled(product, x_scale, w_scales + b, n_first, n, w_scale_row, BLOCK_N, SWAP)
+            scale = _block_scale(x_scale, w_scales + b, n_first, n, w_scale_row, BLOCK_N, SWAP)
+            product = _dot(x_tile, w_tile, tl.zeros((ROWS, COLUMNS), SUM), SWAP, None)
+            acc += product.to(tl.float32) * scale
         else:
             acc = _dot(x_tile, w_tile, acc, SWAP, IMPRECISE)
     is_last = True
-    if SPLIT_K > 1:
-        acc, is_last = sum_of_splits(acc, partials, counters, tile, tiles_m * tiles_n, SPLIT_K)
+    if IS_SPLIT:
+        acc, is_last = sum_of_splits(acc, partials, counters, tile, tiles_m * tiles_n)
     if is_last:
         result = acc.T if SWAP else acc
         if x_zeros is not None:
@@ -127,15 +128,13 @@ def _dot(x_tile, w_tile, acc, SWAP: tl.constexpr, IMPRECISE: tl.constexpr):
 
 
 @triton.jit
-def _block_scaled(
-    product, x_scale, w_scales, n_first, n, w_scale_row, BLOCK_N: tl.constexpr, SWAP: tl.constexpr
-):  # fmt: skip
-    """The product over one block of inputs times its scales, float32."""
-    product = product.to(tl.float32)
+def _block_scale(x_scale, w_scales, n_first, n, w_scale_row, BLOCK_N: tl.constexpr, SWAP: tl.constexpr):
+    """What the product over one block of inputs is multiplied with, ``[BLOCK_M, BLOCK_N]`` or a row or column of it."""
     if BLOCK_N <= INPUTS_OF_SCALE:  # one scale for all outputs of the tile
         x_scale *= tl.load(w_scales + n_first // INPUTS_OF_SCALE * w_scale_row)
+        scale = x_scale[None, :] if SWAP else x_scale[:, None]
     else:
         output = n_first + tl.arange(0, BLOCK_N)
         w_scale = tl.load(w_scales + output // INPUTS_OF_SCALE * w_scale_row, mask=output < n, other=0.0)
-        product *= w_scale[:, None] if SWAP else w_scale[None, :]
-    return product * (x_scale[None, :] if SWAP else x_scale[:, None])
+        scale = w_scale[:, None] * x_scale[None, :] if SWAP else x_scale[:, None] * w_scale[None, :]
+    return scale

@@ -62,7 +62,7 @@ def _variant(
     signature = matrices | pointers | dict.fromkeys(("m", "n", "k", *strides), "i32")
     constexprs: dict[str, Any] = dict.fromkeys(set(scaled_product.arg_names) - set(signature))
     constexprs |= {
-        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k, "SPLIT_K": config.split_k,
+        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k, "IS_SPLIT": config.split_k > 1,
         "SWAP": swaps_operands(config), "INTEGER": type_name == "int8", "BLOCK_SCALED": is_block_scaled,
         "EVEN_K": True, "TMA": uses_tma, "IMPRECISE": imprecise, "PERSISTENT": config.persistent > 0,
     }  # fmt: skip

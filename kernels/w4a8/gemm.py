@@ -124,7 +124,7 @@ def _launch(x: Any, x_scales: Any, x_sums: Any, weight: W4A8Tensor, bias: Any, o
         KIND=weight.kind,
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
-        SPLIT_K=config.split_k,
+        IS_SPLIT=config.split_k > 1,
         EVEN_K=k % INPUTS == 0,
         TMA=uses_tma,
         num_warps=config.num_warps,

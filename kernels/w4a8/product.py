@@ -38,7 +38,7 @@ ROWS: tl.constexpr = tl.constexpr(64)
 def w4a8_product(
     x, codes, groups, scales, zeros, x_scales, x_sums, bias, out, partials, counters,
     m, n, k, x_stride, x_scale_token,
-    KIND: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLIT_K: tl.constexpr,
+    KIND: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, IS_SPLIT: tl.constexpr,
     EVEN_K: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """One tile of the output (program 0), or one split of its inputs (program 1).
@@ -58,7 +58,7 @@ def w4a8_product(
     """
     tile_m, tile_n = tile_position(tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N))
     m_first, n_first = tile_m * BLOCK_M, tile_n * BLOCK_N
-    first, last = split_range(k, tl.program_id(1), BLOCK_K, SPLIT_K)
+    first, last = split_range(k, BLOCK_K)
     blocks = tl.cdiv(k, BLOCK_K)
     acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32 if KIND == FP8 else tl.int32)
     for block in range(first, last):
@@ -78,8 +78,8 @@ def w4a8_product(
             acc = tl.dot(w_low, x_low.T, acc, out_dtype=tl.int32)
             acc = tl.dot(w_high, x_high.T, acc, out_dtype=tl.int32)
     is_last = True
-    if SPLIT_K > 1:
-        acc, is_last = sum_of_splits(acc, partials, counters, tl.program_id(0), tl.num_programs(0), SPLIT_K)
+    if IS_SPLIT:
+        acc, is_last = sum_of_splits(acc, partials, counters, tl.program_id(0), tl.num_programs(0))
     if is_last:
         result = acc.T
         if KIND == CHANNEL:

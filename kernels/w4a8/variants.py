@@ -44,7 +44,7 @@ def _variant(kind: str, name: str, config: GemmConfig, uses_tma: bool) -> Kernel
     signature = {"x": x} | pointers | dict.fromkeys(("m", "n", "k", "x_stride", "x_scale_token"), "i32")
     constexprs: dict[str, Any] = dict.fromkeys(set(w4a8_product.arg_names) - set(signature))
     constexprs |= {
-        "KIND": kind, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "SPLIT_K": config.split_k,
+        "KIND": kind, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "IS_SPLIT": config.split_k > 1,
         "EVEN_K": True, "TMA": uses_tma,
     }  # fmt: skip
     aligned = (*pointers, "n", "k", "x_stride", *(() if uses_tma else ("x",)))
