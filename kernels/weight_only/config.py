@@ -13,16 +13,16 @@ from qmeter_native.kernels.gemm_config import GemmConfig, tuned_config
 if TYPE_CHECKING:
     from qmeter_native.kernels.weight_only.tensor import WeightOnlyTensor
 
-__all__ = ["candidate_configs", "check_config", "choose_config", "scales_accumulator"]
+__all__ = ["candidate_configs", "check_config", "choose_config", "scales_sum"]
 
 SMALL_M = 32
 """Up to these tokens of a tile the sum is scaled, not the weights: of a 64 by 128 tile a thread scales
 ``block_m / 2`` sums instead of 32 pairs of weights, and no weight is rounded."""
 
 
-def scales_accumulator(group_size: int, tile_k: int, block_m: int) -> bool:
+def scales_sum(group_size: int, tile_k: int, block_m: int) -> bool:
     """Whether scales multiply sums of a tile instead of its weights: cheaper for few tokens, and exact."""
-    return 0 < group_size and group_size % tile_k == 0 and block_m <= SMALL_M
+    return group_size > 0 and group_size % tile_k == 0 and block_m <= SMALL_M
 
 
 def choose_config(weight: WeightOnlyTensor, m: int) -> GemmConfig:
@@ -49,14 +49,23 @@ def default_config(weight: WeightOnlyTensor, m: int) -> GemmConfig:
 
 
 def check_config(config: GemmConfig, weight: WeightOnlyTensor, m: int) -> GemmConfig:
-    """A configuration that the kernel can run on this weight; a tile's inputs are the weight's own."""
+    """A configuration that the kernel can run on this weight.
+
+    Its ``block_k`` becomes a multiple of the weight's tiles that divides the inputs; ``split_k`` becomes 1 where there
+    are more tiles of the output than counters.
+
+    Raises:
+        UsageError: ``block_m`` or ``block_n`` is none that the kernel has.
+    """
     if config.block_n not in (64, 128):
         raise UsageError(f"block_n is {config.block_n}", "It must be 64 or 128.")
     if config.block_m < 16 or config.block_m & (config.block_m - 1):
         raise UsageError(f"block_m is {config.block_m}", "It must be a power of two from 16.")
     outputs = -(-m // config.block_m) * -(-weight.shape[0] // config.block_n)
     fits = outputs <= weight.counters.shape[0]
-    return replace(config, block_k=weight.tile_k, split_k=config.split_k if fits else 1)
+    unroll = max(1, config.block_k // weight.tile_k)
+    unroll = unroll if weight.words.shape[1] % unroll == 0 else 1
+    return replace(config, block_k=unroll * weight.tile_k, split_k=config.split_k if fits else 1)
 
 
 def candidate_configs(weight: WeightOnlyTensor, m: int) -> list[GemmConfig]:

@@ -1,4 +1,5 @@
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: N803, N806
 """The weight itself, from its prepared form: for products of so many tokens that decoding once pays."""
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import triton
 import triton.language as tl
 
 from qmeter_native.errors import UsageError
-from qmeter_native.kernels.aot import KernelVariant
 from qmeter_native.kernels.checks import check_capability, check_dtype
-from qmeter_native.kernels.weight_only.decode import INTERPRET, constraints, decode, decode_assembly
-from qmeter_native.kernels.weight_only.encoding import ENCODINGS
-from qmeter_native.kernels.weight_only.gemm import load_pairs, load_words
+from qmeter_native.kernels.weight_only.constants import dequantize_constants
+from qmeter_native.kernels.weight_only.decode import decode
+from qmeter_native.kernels.weight_only.product import load_pairs, load_words
 from qmeter_native.kernels.weight_only.tensor import WeightOnlyTensor
 
-__all__ = ["aot_variants", "dequantize_kernel"]
+__all__ = ["NUM_WARPS", "dequantize_kernel", "dequantize_tile_kernel"]
+
+NUM_WARPS = 8
+"""So that a thread holds at most 64 weights (3 bits: tiles of 64 by 256): with 4, those of 3 bits spill."""
 
 
 @triton.jit
@@ -28,7 +31,8 @@ def dequantize_tile_kernel(
     HAS_ORDER: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
     """One tile of 64 outputs. Zero points and scales are applied in float32, where they are exact: the weight is
-    rounded once."""
+    rounded once.
+    """
     D: tl.constexpr = out.dtype.element_ty
     TILE_WORDS: tl.constexpr = 64 * SPAN
     S: tl.constexpr = TILE_K // GROUP if (GROUP > 0 and GROUP < TILE_K) else 1
@@ -79,60 +83,13 @@ def dequantize_kernel(weight: WeightOnlyTensor, dtype: Any | None = None, out: A
         raise UsageError(f"out is {tuple(out.shape)} on {out.device}", f"Give {weight.shape} on {weight.device}.")
     check_capability("Dequantization", out.device, (8, 0))
     n, k = weight.shape
-    unused = weight.row_scales
+    unread = weight.row_scales
+    scales, zeros, table, order = (
+        unread if tensor is None else tensor for tensor in (weight.scales, weight.zeros, weight.table, weight.order)
+    )
     dequantize_tile_kernel[(weight.words.shape[1], triton.cdiv(n, 64))](
-        weight.words, _or(weight.scales, unused), _or(weight.zeros, unused), weight.row_scales,
-        _or(weight.table, unused), _or(weight.order, unused), out, n, k, weight.words.shape[1],
-        weight.padded_shape[0] // 2,
-        HAS_ORDER=weight.order is not None,
-        **_constants(weight.kind, "fp16" if out.dtype == torch.float16 else "bf16", weight.zeros is not None,
-                     weight.span, weight.group_size, weight.values),
+        weight.words, scales, zeros, weight.row_scales, table, order, out,
+        n, k, weight.words.shape[1], weight.padded_shape[0] // 2,
+        HAS_ORDER=weight.order is not None, **dequantize_constants(weight, out.dtype), num_warps=NUM_WARPS,
     )  # fmt: skip
     return out
-
-
-def _or(tensor: Any | None, unused: Any) -> Any:
-    return unused if tensor is None else tensor
-
-
-def _constants(
-    kind: str, dtype: str, has_zeros: bool, span: int, group_size: int, table: tuple[float, ...] = ()
-) -> dict[str, Any]:
-    encoding, zero = ENCODINGS[kind], "raw" if has_zeros else "none"
-    return {
-        "KIND": kind,
-        "ZERO": zero,
-        "ASSEMBLY": decode_assembly(kind, dtype, zero, table),
-        "CONSTRAINTS": constraints(kind),
-        "WORDS": encoding.words,
-        "SPAN": span,
-        "TILE_K": encoding.parts * span,
-        "GROUP": group_size,
-        "PLAIN": INTERPRET,
-    }
-
-
-def aot_variants() -> tuple[KernelVariant, ...]:
-    """The commonest format in both types of activations, and with act-order and zero points."""
-    return (
-        _variant("uint4-g128", "uint4", "fp16", False, 32, 128, has_order=False),
-        _variant("uint4-g128-zero-order-bf16", "uint4", "bf16", True, 32, 128, has_order=True),
-        _variant("uint3-g128", "uint3", "fp16", False, 16, 128, has_order=False),
-    )
-
-
-def _variant(
-    name: str, kind: str, dtype: str, has_zeros: bool, span: int, group_size: int, has_order: bool
-) -> KernelVariant:
-    pointers = {
-        "words": "*i16", "scales": "*i32", "zeros": "*i32", "row_scales": "*fp32", "table": "*fp32", "order": "*i64",
-        "out": f"*{dtype}",
-    }  # fmt: skip
-    sizes = dict.fromkeys(("n_size", "k_size", "tiles", "half_rows"), "i32")
-    return KernelVariant(
-        name=f"weight-only-dequantize-{name}",
-        function=dequantize_tile_kernel,
-        signature=pointers | sizes,
-        constexprs=_constants(kind, dtype, has_zeros, span, group_size) | {"HAS_ORDER": has_order},
-        aligned=(*pointers, *sizes),
-    )

@@ -39,7 +39,7 @@ class WeightOnlyTensor:
         row_scales: float32 ``[N']``, multiplies every scale of a row.
         table: float32 ``[16]``, the codes' values where the encoding has a table.
         float_zeros: Zero points are no integers.
-        order: int64 ``[K]``, the activation that each prepared input takes (act-order), or None.
+        order: int32 ``[K]``, the activation that each prepared input takes (act-order), or None.
         counters: int32, zero between launches: programs that share an output tile count themselves in here.
             Launches of one weight on several streams at once would miscount.
         values: The table's values.
@@ -155,7 +155,7 @@ def _group_order(group_of: Any, group_size: int) -> Any | None:
             f"Groups of inputs do not have {group_size} members each",
             "An act-order weight that was cut along its inputs cannot be prepared: cut it after preparation.",
         )
-    return None if torch.equal(group_of.long(), regular) else order
+    return None if torch.equal(group_of.long(), regular) else order.int()
 
 
 def _prepare_codebook(weight: CodebookWeight, dtype: Any) -> WeightOnlyTensor:
@@ -240,8 +240,11 @@ def _span(encoding: Encoding, group_size: int) -> int:
 
 
 def _split_scales(scales: Any, exponent: int, one_group: bool) -> tuple[Any, Any | None]:
-    """Scales of rows, and what is left for groups: between 1 and 2 times ``2 ** exponent`` for a row's largest, so that
-    float16 holds scales of any size. Powers of two divide exactly."""
+    """Scales of rows, and what is left for groups.
+
+    A row's largest becomes 1 to 2 times ``2 ** exponent``, so that float16 holds scales of any size; powers of two
+    divide exactly.
+    """
     if one_group:
         return scales[:, 0] * 2.0**exponent, None
     _, binades = torch.frexp(scales.abs().amax(dim=1))

@@ -19,6 +19,7 @@ SHARED_BYTES = {"8.0": 163 << 10, "9.0": 227 << 10, "10.0": 227 << 10}
 MODULES: tuple[str, ...] = (
     "qmeter_native.kernels.scaled.variants",
     "qmeter_native.kernels.w4a8.variants",
+    "qmeter_native.kernels.weight_only.variants",
 )
 """Modules with ``aot_variants()``."""
 

@@ -10,10 +10,9 @@ from qmeter_native.kernels.oracle import linear, linear_bound, relative_step
 from qmeter_native.kernels.quantized_weight import CodebookWeight, IntegerWeight, ScaledWeight
 
 E2M1 = torch.tensor([0.0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
-NF4 = torch.tensor(
-    [-1, -0.69619, -0.52507, -0.39492, -0.28444, -0.18477, -0.09105, 0]
-    + [0.07958, 0.16093, 0.24611, 0.33792, 0.44071, 0.56262, 0.72296, 1]
-)
+NEGATIVE = (-1, -0.69619, -0.52507, -0.39492, -0.28444, -0.18477, -0.09105, 0)
+POSITIVE = (0.07958, 0.16093, 0.24611, 0.33792, 0.44071, 0.56262, 0.72296, 1)
+NF4 = torch.tensor([*NEGATIVE, *POSITIVE])
 FP4 = torch.tensor([0, 0.0625, 8, 12, 4, 6, 2, 3, 0, -0.0625, -8, -12, -4, -6, -2, -3]) / 12
 
 
