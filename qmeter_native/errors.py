@@ -10,6 +10,7 @@
     │   └── NewerSchemaError        written by a newer qmeter-native
     ├── ProfileError                a device profile cannot be read or written
     ├── BenchmarkError              a kernel benchmark or a table of tiles cannot be read or written
+    ├── TrialError                  trials of methods cannot be read or written
     ├── DeviceError                 a GPU, its driver or a counter is absent, lost or forbidden
     ├── NativeError                 the compiled extension is missing or failed
     ├── EngineError                 the serving engine failed or refused its configuration
@@ -41,6 +42,7 @@ __all__ = [
     "NewerSchemaError",
     "ProfileError",
     "QmeterError",
+    "TrialError",
     "UsageError",
 ]
 
@@ -93,6 +95,10 @@ class ProfileError(QmeterError):
 
 class BenchmarkError(QmeterError):
     """A kernel benchmark or a table of tiles cannot be read or written."""
+
+
+class TrialError(QmeterError):
+    """Trials of methods cannot be read or written."""
 
 
 class DeviceError(QmeterError):
