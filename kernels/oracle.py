@@ -8,7 +8,7 @@ import torch
 
 from qmeter_native.kernels.quantized_weight import QuantizedWeight
 
-__all__ = ["linear", "linear_bound", "relative_step"]
+__all__ = ["fp8_sum_loss", "linear", "linear_bound", "relative_step"]
 
 
 def linear(x: Any, weight: QuantizedWeight, bias: Any | None = None) -> Any:
@@ -44,3 +44,29 @@ def linear_bound(x: Any, weight: QuantizedWeight, out_dtype: Any, weight_dtype: 
     exact = linear(x, weight).abs()
     tiny = float(torch.finfo(out_dtype).smallest_normal) * relative_step(out_dtype) * 2
     return (of_weights + of_sum) * magnitude + relative_step(out_dtype) * (exact + magnitude * of_weights) + tiny
+
+
+def fp8_sum_loss(x: Any, weight: QuantizedWeight, reset: int | None = None) -> Any:
+    """How much Hopper's tensor cores may lose while they sum FP8 products, float64 ``[..., N]``; `linear_bound` adds.
+
+    An instruction adds 32 products to the sum so far, cutting each of the 33 addends off at 14 bits below the largest
+    one (DeepSeek-V3, section 3.3.2): at 2^-12 of its magnitude, the exponents being those of powers of two. Scales
+    that an instruction's inputs share do not change this.
+
+    Args:
+        x: ``[..., K]``.
+        weight: ``[N, K]``.
+        reset: Inputs after which the sum starts anew, a multiple of 32, to be added in float32; None: never.
+    """
+    inputs, values = x.double(), weight.dequantize(torch.float64)
+    k = x.shape[-1]
+    loss = inputs.new_zeros(*x.shape[:-1], values.shape[0])
+    total = torch.zeros_like(loss)
+    for first in range(0, k, 32):
+        if reset is not None and first % reset == 0:
+            total = torch.zeros_like(loss)
+        step_x, step_w = inputs[..., first : first + 32], values[:, first : first + 32]
+        largest = step_x.abs().amax(-1, keepdim=True) * step_w.abs().amax(-1)
+        loss += 33 * 2.0**-12 * torch.maximum(total.abs(), largest)
+        total += step_x @ step_w.T
+    return loss

@@ -78,7 +78,7 @@ def _small(m: int, n: int, k: int, is_block_scaled: bool) -> list[GemmConfig]:
     block_m = 16 if m <= 16 else 32 if m <= 32 else 64
     depths = (128,) if is_block_scaled else (128, 256, 512)
     found = []
-    for block_n, block_k, split_k, stages in product((64, 128), depths, (1, 2, 3, 4, 6, 8, 16), (3, 4, 6)):
+    for block_n, block_k, split_k, stages in product((64, 128), depths, (1, 2, 3, 4, 6, 8), (3, 5)):
         if (block_m + block_n) * block_k * stages <= 220 << 10:
             found.append(GemmConfig(block_m, block_n, block_k, split_k, 4, stages))
     return [config for config in found if _is_sensible(config, m, n, k)]

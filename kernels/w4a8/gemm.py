@@ -122,6 +122,7 @@ def _launch(x: Any, x_scales: Any, x_sums: Any, weight: W4A8Tensor, bias: Any, o
         x.stride(0),
         scalar_stride(x_scales),
         KIND=weight.kind,
+        SCALES=str(weight.scales_dtype).removeprefix("torch."),
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
         IS_SPLIT=config.split_k > 1,

@@ -38,7 +38,7 @@ ROWS: tl.constexpr = tl.constexpr(64)
 def w4a8_product(
     x, codes, groups, scales, zeros, x_scales, x_sums, bias, out, partials, counters,
     m, n, k, x_stride, x_scale_token,
-    KIND: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, IS_SPLIT: tl.constexpr,
+    KIND: tl.constexpr, SCALES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, IS_SPLIT: tl.constexpr,
     EVEN_K: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     """One tile of the output (program 0), or one split of its inputs (program 1).
@@ -46,8 +46,8 @@ def w4a8_product(
     Args:
         x: ``[m, k]``, int8 or float8e4nv: a pointer, or with ``TMA`` a tensor descriptor.
         codes: uint8 ``[tiles of 64 outputs, blocks of 256 inputs, 8192]``.
-        groups: ``[tiles, blocks, 2, 64]``: float32 scales of `FP8`; ``[tiles, blocks, 64]``: int32 words of
-            `PROGRESSIVE`; None.
+        groups: int32 ``[tiles, blocks, 64]``: of both halves of a block the 16-bit scales of `FP8`, or scale and zero
+            of `PROGRESSIVE`; float32 ``[tiles, blocks, 2, 64]``: scales of `FP8`; None with `CHANNEL`.
         scales: float32 ``[n]``; None with `FP8`.
         zeros: int32 or float32 ``[n]``, with `CHANNEL`.
         x_scales: float32 by token, stride ``x_scale_token``.
@@ -55,6 +55,7 @@ def w4a8_product(
         bias: ``[n]`` or None.
         out: ``[m, n]``, contiguous.
         partials, counters: See `sum_of_splits`; None with one split.
+        SCALES: Type of `FP8`'s scales: "float16", "bfloat16" or "float32".
     """
     tile_m, tile_n = tile_position(tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N))
     m_first, n_first = tile_m * BLOCK_M, tile_n * BLOCK_N
@@ -67,7 +68,7 @@ def w4a8_product(
         x_high = load_tile(x, m_first, block * BLOCK_K + HALF, m, k, x_stride, BLOCK_M, HALF, EVEN_K, TMA)
         if KIND == FP8:
             w_low, w_high = _decode_fp8(packed)
-            of_low, of_high = _group_scales(groups, tile_n, block, blocks, BLOCK_N)
+            of_low, of_high = _group_scales(groups, tile_n, block, blocks, BLOCK_N, SCALES)
             acc += tl.dot(w_low, _operand(x_low)) * of_low[:, None]
             acc += tl.dot(w_high, _operand(x_high)) * of_high[:, None]
         else:
@@ -86,7 +87,9 @@ def w4a8_product(
             of_zeros = load_vector(zeros, n_first, n, 1, BLOCK_N)
             result = result - of_zeros[None, :] * load_vector(x_sums, m_first, m, 1, BLOCK_M)[:, None]
         result = result.to(tl.float32) * load_vector(x_scales, m_first, m, x_scale_token, BLOCK_M)[:, None]
-        if KIND != FP8:
+        if KIND == FP8:
+            result *= 512.0
+        else:
             result *= load_vector(scales, n_first, n, 1, BLOCK_N)[None, :]
         store_tile(result, out, bias, m_first, n_first, m, n, BLOCK_M, BLOCK_N)
 
@@ -116,12 +119,22 @@ def _group_words(groups, tile_n, block, blocks, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def _group_scales(groups, tile_n, block, blocks, BLOCK_N: tl.constexpr):
+def _group_scales(groups, tile_n, block, blocks, BLOCK_N: tl.constexpr, SCALES: tl.constexpr):
     """float32 ``[BLOCK_N]`` of each half of a block."""
-    output = tl.arange(0, BLOCK_N)
-    tile = tile_n * (BLOCK_N // ROWS) + output // ROWS
-    at = groups + (tile * blocks + block) * (2 * ROWS) + output % ROWS
-    return tl.load(at), tl.load(at + ROWS)
+    if SCALES == "float32":
+        output = tl.arange(0, BLOCK_N)
+        tile = tile_n * (BLOCK_N // ROWS) + output // ROWS
+        at = groups + (tile * blocks + block) * (2 * ROWS) + output % ROWS
+        low, high = tl.load(at), tl.load(at + ROWS)
+    else:
+        words = _group_words(groups, tile_n, block, blocks, BLOCK_N)
+        if SCALES == "bfloat16":  # the upper half of float32
+            low = (words << 16).to(tl.float32, bitcast=True)
+            high = (words & -65536).to(tl.float32, bitcast=True)
+        else:
+            low = words.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+            high = (words >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return low, high
 
 
 @triton.jit

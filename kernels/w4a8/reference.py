@@ -15,7 +15,7 @@ def w4a8_reference(x: Any, x_scales: Any, weight: W4A8Tensor, bias: Any = None, 
     """`w4a8_gemm` in float64, where products of int8 are exact; ``[M, N]`` in ``out_dtype``."""
     inputs, values = x.double(), weight.integers().double()
     if weight.scales is None:
-        product = inputs @ (values * weight.group_scales().double()[:, : weight.shape[1]]).T
+        product = inputs @ (values * weight.group_scales().double()).T
     else:
         product = inputs @ values.T
         if weight.zeros is not None:

@@ -20,8 +20,6 @@ CHANNEL = "channel"
 FP8 = "fp8"
 
 _GROUP = INPUTS // 2
-_UNIT = 2.0**-9
-"""E4M3's smallest number: what a byte of 1 is, and one of 8 eight times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +34,15 @@ class W4A8Tensor:
         kind: One of these.
         codes: uint8 ``[tiles, blocks, 8192]``, see `layout`. With ``fp8`` a nibble is the magnitude of 0 to 7, and of
             -1 to -8 the magnitude less one with bit 3 set, which one multiplication decodes to E4M3 times 2^-9.
-        groups: ``fp8``: float32 ``[tiles, blocks, 2, 64]``, scales times 2^9. ``progressive``: int32
-            ``[tiles, blocks, 64]`` with bytes s, z of the first 128 inputs and s, z of the others. ``channel``: None.
+        groups: ``fp8``: int32 ``[tiles, blocks, 64]``, the 16-bit scales of the first 128 inputs (low half) and of the
+            others, or float32 ``[tiles, blocks, 2, 64]``. ``progressive``: int32 ``[tiles, blocks, 64]`` with bytes s,
+            z of the first 128 inputs and s, z of the others. ``channel``: None.
         scales: float32 ``[N]``; None with ``fp8``.
         zeros: int32, or where not whole float32, ``[N]``, with ``channel``; else None.
         counters: int32 ``[SPLIT_TILES]``, zeros: programs that share an output tile count their arrival here. A weight
             must therefore not be multiplied in two streams at once.
         shape: N, K.
+        scales_dtype: Of the scales in ``groups``, with ``fp8``.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class W4A8Tensor:
     zeros: Any | None
     counters: Any
     shape: tuple[int, int]
+    scales_dtype: Any | None = None
 
     @classmethod
     def prepare(cls, weight: IntegerWeight | ProgressiveWeight) -> W4A8Tensor:
@@ -108,10 +109,14 @@ class W4A8Tensor:
         return codes.to(torch.int8)
 
     def group_scales(self) -> Any:
-        """float32 ``[N, K up to a multiple of 256]`` of an ``fp8`` weight: of each input its group's scale."""
+        """float32 ``[N, K]`` of an ``fp8`` weight: of each input its group's scale."""
         assert self.groups is not None
-        scales = _UNIT * self.groups.permute(0, 3, 1, 2).reshape(-1, 2 * self.groups.shape[1])[: self.shape[0]]
-        return scales.repeat_interleave(_GROUP, dim=1)
+        (n, k), scales = self.shape, self.groups
+        if scales.dtype == torch.int32:
+            halves = torch.stack((scales & 0xFFFF, scales >> 16), dim=2).to(torch.int16)
+            scales = halves.view(self.scales_dtype).float()
+        by_half = scales.permute(0, 3, 1, 2).reshape(-1, 2 * scales.shape[1])[:n]
+        return by_half.repeat_interleave(_GROUP, dim=1)[:, :k]
 
 
 def _prepare_progressive(weight: ProgressiveWeight) -> W4A8Tensor:
@@ -146,7 +151,13 @@ def _prepare_fp8(weight: IntegerWeight) -> W4A8Tensor:
     check_shape("weight.scales", weight.scales, n, -(-k // weight.group_size))
     value = weight.codes.to(torch.int8) - 8
     nibbles = torch.where(value >= 0, value, 7 - value).to(torch.uint8)
-    return _tensor(FP8, nibbles, by_block(weight.scales.float() / _UNIT, weight.group_size, k), None, None)
+    scales = by_block(weight.scales, weight.group_size, k)
+    if scales.dtype in (torch.float16, torch.bfloat16):
+        bits = scales.view(torch.int16).int() & 0xFFFF
+        scales = (bits[:, :, 0] | bits[:, :, 1] << 16).contiguous()
+    else:
+        scales = scales.float()
+    return replace(_tensor(FP8, nibbles, scales, None, None), scales_dtype=weight.scales.dtype)
 
 
 def _tensor(kind: str, codes: Any, groups: Any, scales: Any, zeros: Any) -> W4A8Tensor:

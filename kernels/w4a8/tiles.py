@@ -29,7 +29,7 @@ def default_config(m: int, n: int, k: int, multiprocessors: int, capability: tup
 def candidate_configs(m: int, n: int, k: int) -> tuple[GemmConfig, ...]:
     """Tiles worth timing on a GPU with 227 KB of shared memory a block (compute capability 9.0 and up)."""
     sizes = (16,) if m <= 16 else (32,) if m <= 32 else (64,) if m <= 64 else (64, 128, 256)
-    splits = (1, 2, 3, 4, 6, 8, 16) if m <= 64 else (1, 2, 4) if m <= 256 else (1,)
+    splits = (1, 2, 3, 4, 6, 8) if m <= 64 else (1, 2, 4) if m <= 256 else (1,)
     found = []
     for block_m, block_n, split_k, stages in product(sizes, (64, 128), splits, (2, 3, 4, 6)):
         config = GemmConfig(block_m, block_n, INPUTS, split_k, block_n // 16, stages)

@@ -17,7 +17,7 @@ _LARGE = GemmConfig(128, 128, INPUTS, 1, 8, 3)
 _ARGUMENTS = {
     PROGRESSIVE: {"groups": "*i32", "scales": "*fp32"},
     CHANNEL: {"scales": "*fp32", "zeros": "*fp32", "x_sums": "*i32"},
-    FP8: {"groups": "*fp32"},
+    FP8: {"groups": "*i32"},
 }
 
 
@@ -44,8 +44,8 @@ def _variant(kind: str, name: str, config: GemmConfig, uses_tma: bool) -> Kernel
     signature = {"x": x} | pointers | dict.fromkeys(("m", "n", "k", "x_stride", "x_scale_token"), "i32")
     constexprs: dict[str, Any] = dict.fromkeys(set(w4a8_product.arg_names) - set(signature))
     constexprs |= {
-        "KIND": kind, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "IS_SPLIT": config.split_k > 1,
-        "EVEN_K": True, "TMA": uses_tma,
+        "KIND": kind, "SCALES": "float16", "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,
+        "IS_SPLIT": config.split_k > 1, "EVEN_K": True, "TMA": uses_tma,
     }  # fmt: skip
     aligned = (*pointers, "n", "k", "x_stride", *(() if uses_tma else ("x",)))
     minimum = (9, 0) if uses_tma else (8, 0)

@@ -9,7 +9,7 @@ import torch
 
 from qmeter_native.errors import DeviceError
 from qmeter_native.kernels.gemm_config import GemmConfig
-from qmeter_native.kernels.oracle import relative_step
+from qmeter_native.kernels.oracle import fp8_sum_loss, linear_bound, relative_step
 from qmeter_native.kernels.quantized_weight import ScaledWeight
 from qmeter_native.kernels.scaled import ScaledTensor, candidate_configs, scaled_gemm, scaled_linear_reference
 
@@ -116,27 +116,9 @@ def test_random_fp8_is_within_what_the_tensor_cores_drop(m: int, is_fast: bool) 
     config = GemmConfig(16 if m == 8 else 128, 64, 128)
     out = scaled_gemm(x, one, ScaledTensor.prepare(weight), config=config, fast_accumulation=is_fast)
     exact = x.double() @ w.double().T
-    bound = dropped(x.double(), w.double(), k if is_fast else 128)
-    magnitude = x.double().abs() @ w.double().abs().T
-    of_float32 = k * relative_step(torch.float32) * magnitude
-    assert ((out.double() - exact).abs() <= bound + of_float32 + relative_step(out.dtype) * exact.abs()).all()
-
-
-def dropped(x: Any, w: Any, reset: int) -> Any:
-    """What sums of 32 products, each cut off at 2^-12 of the largest addend, may lose, ``[M, N]``.
-
-    Hopper keeps 14 bits of each product aligned to the largest (DeepSeek-V3, section 3.3.2), the sum so far being one
-    of 33 addends; the sum starts anew every ``reset`` inputs.
-    """
-    lost = torch.zeros(x.shape[0], w.shape[0], dtype=torch.float64, device=x.device)
-    for first in range(0, x.shape[1], reset):
-        total = torch.zeros_like(lost)
-        for at in range(first, first + reset, 32):
-            step_x, step_w = x[:, at : at + 32], w[:, at : at + 32]
-            largest = step_x.abs().amax(1)[:, None] * step_w.abs().amax(1)[None, :]
-            lost += 33 * 2.0**-12 * torch.maximum(total.abs(), largest)
-            total += step_x @ step_w.T
-    return lost
+    bound = fp8_sum_loss(x.double(), weight, None if is_fast else 128)
+    bound += linear_bound(x.double(), weight, out.dtype, None)
+    assert ((out.double() - exact).abs() <= bound).all()
 
 
 def test_loads_by_pointers_and_by_descriptors_agree(monkeypatch: pytest.MonkeyPatch) -> None:

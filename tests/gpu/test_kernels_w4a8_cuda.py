@@ -14,7 +14,8 @@ from qmeter_native.kernels.quantized_weight import IntegerWeight, ProgressiveWei
 from qmeter_native.kernels.w4a8 import W4A8Tensor, candidate_configs, w4a8_gemm, w4a8_reference
 
 HALVES = [torch.float16, torch.bfloat16]
-KINDS = ["progressive", "channel", "fractional", "fp8"]
+KINDS = ["progressive", "channel", "fractional", "fp8", "fp8 half", "fp8 bfloat"]
+SCALES = {"fp8": torch.float32, "fp8 half": torch.float16, "fp8 bfloat": torch.bfloat16}
 SHAPES = [(1, 4096, 4096), (7, 130, 400), (33, 1000, 1104), (100, 768, 2048), (300, 1024, 512), (1111, 2050, 777)]
 
 
@@ -32,8 +33,8 @@ def weight_of(kind: str, n: int, k: int) -> IntegerWeight | ProgressiveWeight:
         inner = torch.randint(1, 128, (n, groups), dtype=torch.int8, generator=generator).cuda()
         zeros = torch.randint(0, 16, (n, groups), dtype=torch.uint8, generator=generator).cuda()
         return ProgressiveWeight(codes_of(n, k), inner, zeros, positive(n), 128)
-    if kind == "fp8":
-        return IntegerWeight(codes_of(n, k), positive(n, groups), None, 4, 128)
+    if kind in SCALES:
+        return IntegerWeight(codes_of(n, k), positive(n, groups).to(SCALES[kind]), None, 4, 128)
     zeros = 15 * torch.rand(n, 1, generator=generator).cuda()
     return IntegerWeight(codes_of(n, k), positive(n, 1), zeros.round() if kind == "channel" else zeros, 4, k)
 
@@ -41,7 +42,7 @@ def weight_of(kind: str, n: int, k: int) -> IntegerWeight | ProgressiveWeight:
 def inputs_of(kind: str, m: int, k: int) -> Any:
     """int8 of the whole range; FP8 of -2 to 2, so that sums of 128 products with -8 to 7 fit the 14 bits of Hopper."""
     generator = torch.Generator().manual_seed(4)
-    if kind == "fp8":
+    if kind in SCALES:
         if torch.cuda.get_device_capability() < (8, 9):
             pytest.skip("FP8 needs compute capability 8.9")
         return torch.randint(-2, 3, (m, k), generator=generator).float().to(torch.float8_e4m3fn).cuda()
@@ -74,7 +75,7 @@ def test_products_are_right_for_every_kind_and_shape(kind: str, shape: tuple[int
 
 
 @pytest.mark.parametrize("m", [1, 20, 64, 200, 600])
-@pytest.mark.parametrize("kind", ["progressive", "channel", "fp8"])
+@pytest.mark.parametrize("kind", ["progressive", "channel", "fp8 half"])
 def test_every_candidate_of_tiles_multiplies_right(kind: str, m: int) -> None:
     if torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("candidates are those of Hopper and later")

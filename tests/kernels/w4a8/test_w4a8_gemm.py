@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,6 +178,17 @@ def test_sixteen_bytes_are_what_one_thread_of_the_matrix_unit_holds() -> None:
     block = to_blocks(codes)[0, 0].view(4, 4, 32, 16)
     assert block[step, warp, 4 * g + t].tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
     assert block.count_nonzero() == 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_16_bit_scales_of_groups_are_read_as_they_are(dtype: Any) -> None:
+    logical = symmetric(70, 400)
+    half = replace(logical, scales=logical.scales.to(dtype))
+    x, rounded = fp8_inputs(5, 400), replace(logical, scales=half.scales.float())
+    out = w4a8_gemm(x, scales_of(5), W4A8Tensor.prepare(half))
+    assert torch.equal(out, w4a8_gemm(x, scales_of(5), W4A8Tensor.prepare(rounded)))
+    assert torch.equal(out, w4a8_reference(x, scales_of(5), W4A8Tensor.prepare(half)))
+    assert W4A8Tensor.prepare(half).num_bytes == 128 * 512 // 2 + 128 * 4 * 2
 
 
 def test_a_prepared_weight_gives_back_its_integers() -> None:
