@@ -21,7 +21,7 @@ from qmeter_native.kernels.aot import KernelVariant
 from qmeter_native.kernels.checks import check_capability, check_dtype, check_same_device, check_shape
 from qmeter_native.kernels.packing.kv_cache import FORMATS, KvCacheFormat
 from qmeter_native.kernels.paged_attention.cache import PagedKvCache
-from qmeter_native.kernels.paged_attention.kernel import ROWS, attend, combine
+from qmeter_native.kernels.paged_attention.kernel import attend, combine
 
 __all__ = ["CANDIDATES", "DecodeConfig", "aot_variants", "default_config", "paged_attention"]
 
@@ -103,13 +103,16 @@ def default_config(queries: Any, cache: PagedKvCache, longest_context: int) -> D
     """
     device = queries.device
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    programs = queries.shape[0] * cache.num_kv_heads * _tiles_of_rows(queries, cache)
+    programs = queries.shape[0] * cache.num_kv_heads * _rows(queries, cache)[1]
     splits = min(triton.cdiv(8 * multiprocessors, programs), triton.cdiv(longest_context, 256), 64)
     return DecodeConfig(tokens=64 if cache.form.bits == 4 else 32, splits=max(splits, 1))
 
 
-def _tiles_of_rows(queries: Any, cache: PagedKvCache) -> int:
-    return int(triton.cdiv(queries.shape[1] * queries.shape[2] // cache.num_kv_heads, ROWS.value))
+def _rows(queries: Any, cache: PagedKvCache) -> tuple[int, int]:
+    """Queries of a program, and programs for those that share a head of the cache."""
+    queries_of_head = queries.shape[1] * queries.shape[2] // cache.num_kv_heads
+    rows = 8 if queries_of_head <= 8 else 16
+    return rows, triton.cdiv(queries_of_head, rows)
 
 
 def _launch(
@@ -128,12 +131,13 @@ def _launch(
     if splits > 1:
         buffer = torch.empty(rows * splits * (cache.head_size + 2), dtype=torch.float32, device=out.device)
         partials, peaks, sums = buffer.split([rows * splits * cache.head_size, rows * splits, rows * splits])
-    attend[(cache.num_kv_heads * _tiles_of_rows(queries, cache), splits, queries.shape[0])](
+    rows_of_program, tiles_of_rows = _rows(queries, cache)
+    attend[(cache.num_kv_heads * tiles_of_rows, splits, queries.shape[0])](
         queries, *pointers(cache), block_table, context_lens, partials, peaks, sums,
         scale * math.log2(math.e), window or 0, splits, num_tokens,
         *queries.stride()[:3], block_table.stride(0), *strides(cache),
         GROUP_HEADS=num_heads // cache.num_kv_heads, PAGE_SIZE=cache.page_size, HAS_WINDOW=window is not None,
-        HAS_FP8=has_fp8_instructions(out.device), SPLIT=splits > 1,
+        ROWS=rows_of_program, HAS_FP8=has_fp8_instructions(out.device), SPLIT=splits > 1,
         **_constants(cache.form, cache.head_size, config.tokens), num_warps=1, num_stages=config.num_stages,
     )  # fmt: skip
     if splits > 1:
@@ -237,6 +241,7 @@ def _attend_variant(form: KvCacheFormat, head_size: int, minimum: tuple[int, int
     constants = {
         **_constants(form, head_size, config.tokens),
         "GROUP_HEADS": 4,
+        "ROWS": 8,
         "PAGE_SIZE": 16,
         "HAS_WINDOW": False,
         "HAS_FP8": minimum > (8, 0),

@@ -21,10 +21,8 @@ import triton.language as tl
 
 from qmeter_native.kernels.paged_attention.codes import INTERPRET, e4m3_to_half, int4_to_half, int8_to_half
 
-__all__ = ["ROWS", "attend", "combine"]
+__all__ = ["attend", "combine"]
 
-ROWS: tl.constexpr = tl.constexpr(16)
-"""Queries of a program: the rows of the matrix instruction."""
 _SMALLEST_UNIT: tl.constexpr = tl.constexpr(2.0**-100)
 """Below every scale of values that means something; above 0, so that nothing divides by it."""
 
@@ -36,9 +34,9 @@ def attend(
     ks_page, ks_token, ks_head, vs_page, vs_token, vs_head,
     CODE: tl.constexpr, GROUP_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_D: tl.constexpr, KEY_VECTOR: tl.constexpr, VALUE_VECTOR: tl.constexpr, TOKENS: tl.constexpr,
-    KW: tl.constexpr, HAS_WINDOW: tl.constexpr, HAS_FP8: tl.constexpr, SPLIT: tl.constexpr,
+    KW: tl.constexpr, ROWS: tl.constexpr, HAS_WINDOW: tl.constexpr, HAS_FP8: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """One split of one sequence's context, for up to 16 of the queries that share a head of keys and values.
+    """One split of one sequence's context, for ROWS (8 or 16) of the queries that share a head of keys and values.
 
     - ``query``: ``[S, T, H, HEAD_SIZE]``; strides ``q_``.
     - ``keys``, ``values``: ``[P, PAGE_SIZE, G, ...]``, uint8 or 16 bits; strides ``k_``, ``v_``.
@@ -55,16 +53,19 @@ def attend(
     context = tl.load(context_lens + sequence)
     tiles_of_rows = tl.cdiv(num_tokens * GROUP_HEADS, ROWS)
     head = tl.program_id(0) // tiles_of_rows
-    row = tl.program_id(0) % tiles_of_rows * ROWS + tl.arange(0, ROWS)
+    first_row = tl.program_id(0) % tiles_of_rows * ROWS
+    row = first_row + tl.arange(0, ROWS)
     position = context - num_tokens + row // GROUP_HEADS
     is_row = row < num_tokens * GROUP_HEADS
-    query_row = row // GROUP_HEADS * q_token + (head * GROUP_HEADS + row % GROUP_HEADS) * q_head
-    q_rows = query + sequence.to(tl.int64) * q_sequence + query_row
     element = tl.arange(0, BLOCK_D)
-    is_query = is_row[:, None] & (element < HEAD_SIZE)[None, :]
-    q, q_sum, factor = _to_half(tl.load(q_rows[:, None] + element[None, :], mask=is_query, other=0.0), CODE)
+    q_row = first_row + tl.arange(0, 16)
+    q_at = query + sequence.to(tl.int64) * q_sequence + q_row // GROUP_HEADS * q_token
+    q_at += (head * GROUP_HEADS + q_row % GROUP_HEADS) * q_head
+    is_query = (q_row < tl.minimum(num_tokens * GROUP_HEADS, first_row + ROWS))[:, None] & (element < HEAD_SIZE)[None, :]
+    q, q_sum, factor = _to_half(tl.load(q_at[:, None] + element[None, :], mask=is_query, other=0.0), CODE)
     q = _query_operand(q, BLOCK_D, KEY_VECTOR, KW, CODE)
-    factor *= scale
+    q_sum = tl.reshape(_first_rows(q_sum[:, None], ROWS), (ROWS,))
+    factor = tl.reshape(_first_rows(factor[:, None], ROWS), (ROWS,)) * scale
 
     first = 0
     if HAS_WINDOW:
@@ -85,7 +86,7 @@ def attend(
     peak = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     least = tl.zeros((ROWS,), tl.float32)
-    acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
+    acc = tl.zeros((BLOCK_D, ROWS), tl.float32)
     unit = _SMALLEST_UNIT
     for begin in range(start, end, TOKENS):
         of_octet = begin + octet * 8
@@ -97,7 +98,7 @@ def attend(
             k_element < STORED_SIZE
         )
         k_codes = _key_operand(tl.load(k_at, mask=k_within, other=0), STORED, KEY_VECTOR, TOKENS, KW)
-        score = _dot(q, _decoded(k_codes, 0, CODE, HAS_FP8))
+        score = _first_rows(_dot(q, _decoded(k_codes, CODE, HAS_FP8)), ROWS)
         if CODE != "half":
             k_scale, k_least = _scales(
                 key_scales + head * ks_head, page, slot, token < end, ks_page, ks_token, CODE, TOKENS
@@ -129,22 +130,23 @@ def attend(
         v_at = v_rows + (page * v_page + slot * v_token)[None, None, :, None, None, None]
         v_within = (of_octet[None, None, :, None, None, None] + v_of_eight < end) & (v_element < STORED_SIZE)
         v_codes = _value_operand(tl.load(v_at, mask=v_within, other=0), STORED, VALUE_VECTOR, TOKENS, KW)
-        value = _decoded(v_codes, 1, CODE, HAS_FP8)
-        acc = acc * shrink[:, None] + _dot(_probability_operand(weight.to(value.dtype), TOKENS, KW), value)
+        value = _decoded(v_codes, CODE, HAS_FP8)
+        acc = acc * shrink[None, :] + _dot(value, _probability_operand(weight.to(value.dtype), TOKENS, KW, ROWS))
 
     sequence_row = (sequence.to(tl.int64) * num_tokens + row // GROUP_HEADS) * (tl.num_programs(0) // tiles_of_rows)
     out_row = (sequence_row + head) * GROUP_HEADS + row % GROUP_HEADS
     if CODE != "half":
-        acc = acc * unit + least[:, None]
+        acc = acc * unit + least[None, :]
     if SPLIT:
         out_row = out_row * num_splits + tl.program_id(1)
         tl.store(peaks + out_row, peak, mask=is_row)
         tl.store(sums + out_row, total, mask=is_row)
     else:
         inverse = 1.0 / tl.where(total == 0.0, 1.0, total)
-        acc = acc * inverse[:, None]
-    acc = _in_order(acc, BLOCK_D, VALUE_VECTOR, CODE)
-    tl.store(out + out_row[:, None] * HEAD_SIZE + element[None, :], acc.to(out.dtype.element_ty), mask=is_query)
+        acc = acc * inverse[None, :]
+    acc = _in_order(acc, BLOCK_D, VALUE_VECTOR, ROWS, CODE)
+    within = is_row[:, None] & (element < HEAD_SIZE)[None, :]
+    tl.store(out + out_row[:, None] * HEAD_SIZE + element[None, :], acc.to(out.dtype.element_ty), mask=within)
 
 
 @triton.jit
@@ -174,8 +176,8 @@ def _to_half(q, code: tl.constexpr):
     Returns:
         The queries, their sum, and the power of two.
     """
-    total = tl.full((ROWS,), 0.0, tl.float32)
-    factor = tl.full((ROWS,), 1.0, tl.float32)
+    total = tl.full((16,), 0.0, tl.float32)
+    factor = tl.full((16,), 1.0, tl.float32)
     if code != "half":
         wide = q.to(tl.float32)
         exponent = tl.max(tl.abs(wide), axis=1).to(tl.int32, bitcast=True) >> 23
@@ -190,16 +192,24 @@ def _to_half(q, code: tl.constexpr):
 def _query_operand(q, block_d: tl.constexpr, vector: tl.constexpr, kw: tl.constexpr, code: tl.constexpr):
     """Queries with their elements in the order of the decoded `_key_operand`."""
     parts: tl.constexpr = 2 if code == "int4" else 1
-    q = tl.reshape(q, (ROWS, block_d // (4 * vector * parts), 4, vector // kw, kw, parts))
-    return tl.reshape(tl.permute(q, (0, 5, 1, 3, 2, 4)), (ROWS, block_d))
+    q = tl.reshape(q, (16, block_d // (4 * vector * parts), 4, vector // kw, kw, parts))
+    return tl.reshape(tl.permute(q, (0, 5, 1, 3, 2, 4)), (16, block_d))
 
 
 @triton.jit
-def _in_order(acc, block_d: tl.constexpr, vector: tl.constexpr, code: tl.constexpr):
-    """Outputs with their elements in order, which were in that of the decoded `_value_operand`."""
+def _first_rows(x, rows: tl.constexpr):
+    """The first ``rows``, 8 or 16, of 16."""
+    if rows == 8:
+        x, _ = tl.split(tl.permute(tl.reshape(x, (2, 8, x.shape[1])), (1, 2, 0)))
+    return x
+
+
+@triton.jit
+def _in_order(acc, block_d: tl.constexpr, vector: tl.constexpr, rows: tl.constexpr, code: tl.constexpr):
+    """Outputs ``[rows, block_d]`` of which the elements were in the order of the decoded `_value_operand`."""
     parts: tl.constexpr = 2 if code == "int4" else 1
-    acc = tl.reshape(acc, (ROWS, parts, block_d // (8 * vector * parts), vector, 8))
-    return tl.reshape(tl.permute(acc, (0, 2, 4, 3, 1)), (ROWS, block_d))
+    acc = tl.reshape(acc, (parts, block_d // (8 * vector * parts), vector, 8, rows))
+    return tl.reshape(tl.permute(acc, (4, 1, 3, 2, 0)), (rows, block_d))
 
 
 @triton.jit
@@ -226,16 +236,16 @@ def _value_offsets(block_d: tl.constexpr, vector: tl.constexpr):
 
 @triton.jit
 def _value_operand(codes, block_d: tl.constexpr, vector: tl.constexpr, tokens: tl.constexpr, kw: tl.constexpr):
-    """Loaded ``[4, 8, octets, 2, chunks, vector]`` to ``[tokens, block_d]``, where no thread hands anything on."""
+    """Loaded ``[4, 8, octets, 2, chunks, vector]`` to ``[block_d, tokens]``, where no thread hands anything on."""
     codes = tl.reshape(codes, (4, 8, tokens // (4 * kw), kw // 2, 2, block_d // (8 * vector), vector))
-    return tl.reshape(tl.permute(codes, (2, 0, 3, 4, 5, 6, 1)), (tokens, block_d))
+    return tl.reshape(tl.permute(codes, (5, 6, 1, 2, 0, 3, 4)), (block_d, tokens))
 
 
 @triton.jit
-def _probability_operand(weight, tokens: tl.constexpr, kw: tl.constexpr):
-    """Weights with their tokens in the order of `_value_operand`."""
-    weight = tl.reshape(weight, (ROWS, tokens // (4 * kw), kw // 2, 4, 2))
-    return tl.reshape(tl.permute(weight, (0, 1, 3, 2, 4)), (ROWS, tokens))
+def _probability_operand(weight, tokens: tl.constexpr, kw: tl.constexpr, rows: tl.constexpr):
+    """Weights ``[tokens, rows]`` with their tokens in the order of `_value_operand`."""
+    weight = tl.reshape(weight, (rows, tokens // (4 * kw), kw // 2, 4, 2))
+    return tl.reshape(tl.permute(weight, (1, 3, 2, 4, 0)), (tokens, rows))
 
 
 @triton.jit
@@ -253,8 +263,8 @@ def _scales(base, page, slot, within, page_stride, token_stride, code: tl.conste
 
 
 @triton.jit
-def _decoded(codes, axis: tl.constexpr, code: tl.constexpr, has_fp8: tl.constexpr):
-    """Numbers of codes; four-bit ones, less 8, double ``axis``, the low halves first."""
+def _decoded(codes, code: tl.constexpr, has_fp8: tl.constexpr):
+    """Numbers of codes; four-bit ones, less 8, are twice as many rows, those of the low halves first."""
     value = codes
     if code == "int8":
         value = int8_to_half(codes)
@@ -262,10 +272,7 @@ def _decoded(codes, axis: tl.constexpr, code: tl.constexpr, has_fp8: tl.constexp
         value = e4m3_to_half(codes, has_fp8)
     elif code == "int4":
         low, high = int4_to_half(codes)
-        if axis == 0:
-            value = tl.reshape(tl.permute(tl.join(low, high), (2, 0, 1)), (2 * codes.shape[0], codes.shape[1]))
-        else:
-            value = tl.reshape(tl.permute(tl.join(low, high), (0, 2, 1)), (codes.shape[0], 2 * codes.shape[1]))
+        value = tl.reshape(tl.permute(tl.join(low, high), (2, 0, 1)), (2 * codes.shape[0], codes.shape[1]))
     return value
 
 
