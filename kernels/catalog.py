@@ -111,6 +111,7 @@ _PACKAGE: Final = "qmeter_native.kernels"
 _OF_16_BIT: Final = tuple(form.label for form in FORMATS if form.activations == _16_BIT)
 _W8A8: Final = tuple(form.label for form in FORMATS if form.label.startswith("W8A8"))
 _LINEAR: Final = "QuantLinear"
+_CACHES: Final = ("KV16", "KV8-FP", "KV8-INT", "KV4-INT")
 
 KERNELS: Final = (
     KernelEntry("weight_only_linear", f"{_PACKAGE}.weight_only", _OF_16_BIT, _16_BIT, (8, 0), _LINEAR),
@@ -124,17 +125,23 @@ KERNELS: Final = (
         (8, 0),
         _LINEAR,
     ),
-    KernelEntry("quantize_token", f"{_PACKAGE}.activation", ("a scale a token",), _16_BIT, (8, 0), _LINEAR),
-    KernelEntry("quantize_group", f"{_PACKAGE}.activation", ("a scale for 128 inputs",), _16_BIT, (8, 0), _LINEAR),
-    KernelEntry("rms_norm_quantize", f"{_PACKAGE}.activation", ("a scale a token",), _16_BIT, (8, 0), "benchmarks"),
+    KernelEntry("quantize_token", f"{_PACKAGE}.activation.quantize", ("a scale a token",), _16_BIT, (8, 0), _LINEAR),
     KernelEntry(
-        "paged_attention",
-        f"{_PACKAGE}.paged_attention",
-        ("KV16", "KV8-FP", "KV8-INT", "KV4-INT"),
+        "quantize_group", f"{_PACKAGE}.activation.quantize", ("a scale for 128 inputs",), _16_BIT, (8, 0), _LINEAR
+    ),
+    KernelEntry(
+        "silu_and_mul_quantize",
+        f"{_PACKAGE}.activation.quantize",
+        ("a scale a token", "a scale for 128 inputs"),
         _16_BIT,
         (8, 0),
-        "benchmarks",
+        "its caller",
     ),
+    KernelEntry(
+        "rms_norm_quantize", f"{_PACKAGE}.activation.rms_norm", ("a scale a token",), _16_BIT, (8, 0), "its caller"
+    ),
+    KernelEntry("paged_attention", f"{_PACKAGE}.paged_attention.decode", _CACHES, _16_BIT, (8, 0), "its caller"),
+    KernelEntry("write_kv", f"{_PACKAGE}.paged_attention.write", _CACHES, _16_BIT, (8, 0), "its caller"),
 )
 
 _FP8_MINIMUM: Final = (8, 9)

@@ -104,19 +104,23 @@ def run_bench(
     bench = Bench(f"cuda:{gpu.ordinal}", (int(major), int(minor)), chosen.contenders, timer, roof, meter)
     device = Device(gpu.name, gpu.uuid, gpu.compute_capability)
 
-    def document(rows: Sequence[BenchmarkRow]) -> KernelBenchmark:
+    rows: list[BenchmarkRow] = []
+    notes = ["There is no energy counter: joules are missing."] if plan.has_energy and meter is None else []
+
+    def document() -> KernelBenchmark:
         idle_w = meter.idle_w if meter is not None else Estimate.missing("energy was not measured")
-        notes = ["There is no energy counter: joules are missing."] if plan.has_energy and meter is None else []
         return document_of(plan, bench, chosen, device, command, rows, idle_w, notes)
 
-    rows: list[BenchmarkRow] = []
     kept_s = time.monotonic()
-    for row in measure_rows(plan, bench, stop, show):
-        rows.append(row)
-        if keep is not None and time.monotonic() - kept_s > _KEEP_PERIOD_S:
-            keep(document(rows))
-            kept_s = time.monotonic()
-    return document(rows)
+    try:
+        for row in measure_rows(plan, bench, stop, show):
+            rows.append(row)
+            if keep is not None and time.monotonic() - kept_s > _KEEP_PERIOD_S:
+                keep(document())
+                kept_s = time.monotonic()
+    except RuntimeError as error:  # torch's: out of memory, or a kernel that broke CUDA's context for all that follow
+        notes.append(f"The run ended early: {str(error).splitlines()[0]}")
+    return document()
 
 
 def run_tuning(gpu: Gpu, plan: BenchmarkPlan, table: TuningTable, stop: Event, show: Show) -> Iterator[TunedRow]:

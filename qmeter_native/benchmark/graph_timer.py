@@ -120,7 +120,7 @@ def _captured(copies: Sequence[Launch], count: int) -> Any:
     import torch
 
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads go on
         for launch in islice(cycle(copies), count):
             launch()
     return graph

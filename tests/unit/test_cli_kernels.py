@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -71,6 +72,13 @@ def test_every_kernel_of_the_catalog_runs_on_a_gpu_that_is_new_enough() -> None:
     assert why_not_here(product, (8, 0)) is None
     assert "8.9" in (why_not_here(product, (8, 0), "float8_e4m3fn") or "")
     assert "8.0" in (why_not_here(product, (7, 5)) or "")
+
+
+@pytest.mark.parametrize("entry", KERNELS, ids=lambda entry: entry.name)
+def test_the_catalog_names_functions_that_there_are(entry: Any) -> None:
+    pytest.importorskip("triton")
+
+    assert callable(getattr(import_module(entry.module), entry.name))
 
 
 def test_without_a_gpu_benchmarks_say_what_they_need_and_what_works_without(

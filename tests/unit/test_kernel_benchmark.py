@@ -254,13 +254,17 @@ def test_a_roof_without_the_rate_that_is_needed_bounds_nothing() -> None:
     )
 
 
-@pytest.mark.parametrize(("copies", "call_us"), [(1, 3000.0), (20, 10.0), (7, 25.0), (500, 1.0), (2, 1.0)])
-def test_graphs_use_every_copy_equally_often(copies: int, call_us: float) -> None:
+@pytest.mark.parametrize(("copies", "call_us"), [(1, 3000.0), (20, 10.0), (7, 25.0), (500, 1.0), (2, 1.0), (30, 300.0)])
+def test_graphs_use_every_copy_equally_often_in_bursts_of_about_the_same_length(copies: int, call_us: float) -> None:
     count = num_launches(call_us * 1e-6, copies, burst_s=0.01)
 
     assert count % copies == 0
-    assert count >= 2
-    assert count == max(copies, 2) or count * call_us * 1e-6 * 4 < 0.02
+    assert count == copies or count * call_us * 1e-6 * 4 < 0.02
+
+
+def test_calls_that_take_longer_than_a_burst_do_not_use_every_copy() -> None:
+    assert num_launches(30e-3, 30, burst_s=0.01) == 1
+    assert num_launches(0.5e-3, 30, burst_s=0.01) == 5
 
 
 def test_the_gap_of_a_launch_drops_out_of_the_time_of_a_call() -> None:

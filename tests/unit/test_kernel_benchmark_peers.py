@@ -72,6 +72,16 @@ def test_a_product_that_is_off_by_one_weight_is_wrong() -> None:
     assert truth_of(activation, weight).error(product) > 1
 
 
+def test_fp8_sums_of_14_bits_are_right_and_a_missing_block_of_inputs_is_wrong() -> None:
+    form, k = format_named("W8A8-FP"), 4096
+    weight, activation = random_weight(form, 64, k, "cpu", 1), random_activation(form, 4, k, "bfloat16", "cpu", 2)
+    truth, x = truth_of(activation, weight), activation.real(torch.arange(4))
+    exact = x @ weight.dequantize(torch.float64).T
+
+    assert truth.error(exact * (1 - 2**-8)) <= 1
+    assert truth.error(exact - x[:, :128] @ weight.dequantize(torch.float64)[:, :128].T) > 1
+
+
 def test_a_product_that_is_no_number_is_wrong() -> None:
     form = format_named("W8A8-INT")
     weight, activation = random_weight(form, 64, 128, "cpu", 1), random_activation(form, 4, 128, "float16", "cpu", 2)
