@@ -220,7 +220,7 @@ def _info(options: EngineOptions, loaded: LoadedModel, settings: dict[str, Any])
         "quantized_layers": quantized_layers(model),
         "quantized_products": None if quantization is None else "Triton kernels" if is_cuda else "torch, dequantized",
         "num_parameters": parameter_count(model),
-        "parameter_bytes": parameter_bytes(model),
+        "parameter_bytes": parameter_bytes(model, quantization),
         "architecture": {name: getattr(model.config, name, None) for name in _ARCHITECTURE_FIELDS},
         "torch": torch.__version__,
         **settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
@@ -48,7 +49,8 @@ class QuantLinear(Module):  # type: ignore[misc]  # torch is not checked
         self.bias = None if bias is None else Parameter(bias.detach(), requires_grad=False)
         self._dtype = dtype
         self._hold(weight)
-        self._prepare_on_gpu()
+        if self.device.type == "cuda":
+            self.prepare()
 
     @property
     def quantized_weight(self) -> Any:
@@ -67,13 +69,32 @@ class QuantLinear(Module):  # type: ignore[misc]  # torch is not checked
             UsageError: The kernel refuses ``x``.
             EngineError: The layer was on a GPU and is on a CPU now.
         """
-        if self.device.type == "cuda":
+        if self.is_prepared:
+            if x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+                raise EngineError("a quantized layer came from a GPU to a CPU", "Load the model again, on the CPU.")
             return self._multiply(x)
-        if self._is_prepared:
-            raise EngineError("a quantized layer was moved from a GPU to a CPU", "Load the model again, on the CPU.")
         bias = None if self.bias is None else self.bias.float()
         weight = self.quantized_weight.dequantize(torch.float32)
         return linear(self.rounded_input(x.float()), weight, bias).to(x.dtype)
+
+    @property
+    def is_prepared(self) -> bool:
+        """The weight is in the form that its kernel reads."""
+        return not issubclass(self._weight_type, QuantizedWeight)
+
+    def prepare(self) -> None:
+        """Put the weight into the form that its kernel reads, and drop the other. Layers on a GPU have done so; on a
+        CPU it serves Triton's interpreter.
+
+        Raises:
+            UsageError: The kernel does not take such weights.
+        """
+        if self.is_prepared:
+            return
+        prepared = self._prepare(self.quantized_weight)
+        for name in self._tensor_names:
+            delattr(self, name)
+        self._hold(prepared)
 
     def rounded_input(self, x: Any) -> Any:
         """What the product really reads, as ``x``: the layer's input after its quantization, float32 ``[..., K]``."""
@@ -100,18 +121,6 @@ class QuantLinear(Module):  # type: ignore[misc]  # torch is not checked
         for name in self._tensor_names:
             self.register_buffer(name, values[name])
 
-    def _prepare_on_gpu(self) -> None:
-        if self.device.type != "cuda" or self._is_prepared:
-            return
-        weight = self.quantized_weight
-        for name in self._tensor_names:
-            delattr(self, name)
-        self._hold(self._prepare(weight))
-
-    @property
-    def _is_prepared(self) -> bool:
-        return not issubclass(self._weight_type, QuantizedWeight)
-
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> QuantLinear:
         """Moves and casts: a buffer follows to a device, and keeps its type."""
 
@@ -121,7 +130,8 @@ class QuantLinear(Module):  # type: ignore[misc]  # torch is not checked
             return tensor.to(fn(torch.empty(0, dtype=torch.uint8, device=tensor.device)).device)
 
         super()._apply(moved, recurse)
-        self._prepare_on_gpu()
+        if self.device.type == "cuda":
+            self.prepare()
         return self
 
 

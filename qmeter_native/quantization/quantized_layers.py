@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from qmeter_native.work.scheme import read_scheme
 
 __all__ = ["can_be_captured", "parameter_bytes", "parameter_count", "quantized_layers"]
 
@@ -20,10 +22,19 @@ def parameter_count(model: Any) -> int:
     return int(model.num_parameters()) + quantized
 
 
-def parameter_bytes(model: Any) -> int:
-    """Bytes of all weights, quantized ones packed as their format packs them, with scales and zero points."""
+def parameter_bytes(model: Any, config: Mapping[str, Any] | None) -> int:
+    """Bytes of all weights, quantized ones as the work model counts them: packed, with scales and zero points.
+
+    Args:
+        model: transformers' model.
+        config: ``quantization_config``. Of one that the work model does not know, layers tell their bytes themselves,
+            in which scales may be wider than a checkpoint's.
+    """
+    scheme, _ = read_scheme(None, config, "float16")
     plain = sum(int(weight.numel() * weight.element_size()) for weight in model.parameters())
-    return plain + sum(int(layer.weight_bytes) for layer in _layers(model))
+    if scheme is None:
+        return plain + sum(int(layer.weight_bytes) for layer in _layers(model))
+    return plain + sum(scheme.weight.num_bytes(layer.out_features, layer.in_features) for layer in _layers(model))
 
 
 def can_be_captured(model: Any) -> bool:
