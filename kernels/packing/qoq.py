@@ -75,6 +75,18 @@ class QoqConfig:
         skipped = list(self.modules_to_not_convert)
         return {"quant_method": "qoq", "bits": 4, "group_size": self.group_size, "modules_to_not_convert": skipped}
 
+    def check_layer(self, name: str, num_outputs: int, num_inputs: int) -> None:
+        """Refuse a layer that the format cannot hold.
+
+        Raises:
+            UsageError: Naming the layer and what does not divide.
+        """
+        size = f"{name} is {num_outputs} x {num_inputs}"
+        if num_outputs % _TILE or num_inputs % _TILE:
+            raise UsageError(size, f"QoQ interleaves tiles of {_TILE} x {_TILE}.")
+        if self.group_size != -1 and num_inputs % self.group_size:
+            raise UsageError(size, f"Groups of {self.group_size} inputs must fill it.")
+
 
 def quantize(weight: Any, config: QoqConfig) -> IntegerWeight | ProgressiveWeight:
     """Round a floating-point matrix ``[N, K]``, by channel to `IntegerWeight`, by group to `ProgressiveWeight`.
@@ -86,7 +98,7 @@ def quantize(weight: Any, config: QoqConfig) -> IntegerWeight | ProgressiveWeigh
     """
     check_float_matrix("weight", weight)
     n, k = weight.shape
-    _check_sizes(n, k, config)
+    config.check_layer("the layer", n, k)
     if config.group_size == -1:
         return round_asymmetric(weight, 4, -1)
     scales = (weight.float().abs().amax(1) / PROTECTIVE_RANGE).clamp_min(_SMALLEST_SCALE).half()
@@ -110,7 +122,7 @@ def pack(weight: IntegerWeight | ProgressiveWeight) -> dict[str, Any]:
     n, k = weight.shape
     if isinstance(weight, ProgressiveWeight):
         config = QoqConfig(weight.group_size)
-        _check_sizes(n, k, config)
+        config.check_layer("the layer", n, k)
         _check_inner(weight)
         steps = weight.group_scales
         shifts = -weight.zeros.short() * steps.short()
@@ -119,7 +131,7 @@ def pack(weight: IntegerWeight | ProgressiveWeight) -> dict[str, Any]:
             "s2_zeros": _order_outputs(shifts.to(torch.uint8).view(torch.int8)),
         }
         return {"qweight": _interleave(weight.codes), "s1_scales": _half(weight.scales)} | inner
-    _check_sizes(n, k, QoqConfig(-1))
+    QoqConfig(-1).check_layer("the layer", n, k)
     required_field("qoq", "bits", weight.bits, (4,))
     required_field("qoq", "groups of a row", weight.scales.shape[1], (1,))
     scales = _half(weight.scales[:, 0])
@@ -135,7 +147,7 @@ def unpack(tensors: Mapping[str, Any], config: QoqConfig) -> IntegerWeight | Pro
     """
     packed = required_tensor(tensors, "qweight", [torch.int8], None, None)
     n, k = packed.shape[0], 2 * packed.shape[1]
-    _check_sizes(n, k, config)
+    config.check_layer("the layer", n, k)
     codes = _straighten(packed)
     scales = required_tensor(tensors, "s1_scales", [torch.float16], n)
     if config.group_size == -1:
@@ -154,14 +166,6 @@ def unpack(tensors: Mapping[str, Any], config: QoqConfig) -> IntegerWeight | Pro
     weight = ProgressiveWeight(codes, steps, zeros, scales, config.group_size)
     _check_inner(weight)
     return weight
-
-
-def _check_sizes(n: int, k: int, config: QoqConfig) -> None:
-    """Refuse a matrix that is not made of whole tiles and groups."""
-    if n % _TILE or k % _TILE:
-        raise UsageError(f"{n} outputs and {k} inputs", f"QoQ interleaves tiles of {_TILE} x {_TILE}.")
-    if config.group_size != -1 and k % config.group_size:
-        raise UsageError(f"{k} inputs", f"Groups of {config.group_size} must fill them.")
 
 
 def _check_inner(weight: ProgressiveWeight) -> None:

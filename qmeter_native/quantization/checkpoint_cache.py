@@ -8,9 +8,11 @@ from pathlib import Path
 
 from qmeter_native.engines.model_source import resolve_model
 from qmeter_native.errors import UsageError
+from qmeter_native.quantization.checkpoint_documents import WEIGHTS_FILE
 from qmeter_native.quantization.checkpoint_process import write_in_a_process
-from qmeter_native.quantization.checkpoint_writer import WEIGHTS_FILE, write_checkpoint
-from qmeter_native.quantization.weight_format import weight_format
+from qmeter_native.quantization.checkpoint_writer import write_checkpoint
+from qmeter_native.quantization.method import UNQUANTIZED
+from qmeter_native.quantization.methods import method_named
 
 __all__ = ["cache_folder", "shape_checkpoint"]
 
@@ -37,7 +39,7 @@ def shape_checkpoint(
 
     Args:
         model: ``shape:NAME``.
-        quantization: A name of `format_names`.
+        quantization: ``none``, or a name of `method_names`.
         dtype: Of what is not quantized: ``auto`` (bfloat16), ``bfloat16`` or ``float16``.
         seed: Of the weights.
         progress: Told bytes written and bytes in all, if it has to be written.
@@ -52,17 +54,17 @@ def shape_checkpoint(
     if dtype not in _DTYPES:
         raise UsageError(f"a checkpoint cannot have dtype {dtype}", f"Use one of {', '.join(_DTYPES)}.")
     number_format = _DTYPES[dtype]
-    weights = weight_format(quantization, getattr(torch, number_format))
+    method = UNQUANTIZED if quantization == UNQUANTIZED.name else method_named(quantization)
     source = resolve_model(model)
     name = model.removeprefix("shape:").lower()
-    folder = cache_folder() / "checkpoints" / f"{name}-{weights.name}-{number_format}-seed{seed}"
+    folder = cache_folder() / "checkpoints" / f"{name}-{method.name}-{number_format}-seed{seed}"
     if not (folder / WEIGHTS_FILE).is_file():
         on_gpu = torch.cuda.is_available()
         write = write_in_a_process if on_gpu else write_checkpoint
         write(
             folder,
             source.config,
-            weights,
+            method,
             dtype=getattr(torch, number_format),
             device="cuda" if on_gpu else "cpu",
             seed=seed,

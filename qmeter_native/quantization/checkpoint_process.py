@@ -15,7 +15,7 @@ from typing import Any
 
 from qmeter_native.errors import EngineError, QmeterError
 from qmeter_native.quantization.checkpoint_writer import write_checkpoint
-from qmeter_native.quantization.weight_format import WeightFormat
+from qmeter_native.quantization.method import Method
 
 __all__ = ["write_in_a_process"]
 
@@ -23,7 +23,7 @@ __all__ = ["write_in_a_process"]
 def write_in_a_process(
     folder: Path,
     config: Any,
-    weights: WeightFormat,
+    method: Method,
     *,
     dtype: Any,
     device: str,
@@ -37,7 +37,7 @@ def write_in_a_process(
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    writer = context.Process(target=_write, args=(there, folder, config, weights, dtype, device, seed), daemon=True)
+    writer = context.Process(target=_write, args=(there, folder, config, method, dtype, device, seed), daemon=True)
     writer.start()
     there.close()
     try:
@@ -56,9 +56,7 @@ def write_in_a_process(
         raise message
 
 
-def _write(
-    there: Connection, folder: Path, config: Any, weights: WeightFormat, dtype: Any, device: str, seed: int
-) -> None:
+def _write(there: Connection, folder: Path, config: Any, method: Method, dtype: Any, device: str, seed: int) -> None:
     """The process: tuples tell the progress, and what comes last is None or an error of our tree."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
 
@@ -66,7 +64,7 @@ def _write(
         there.send((done, total))
 
     try:
-        write_checkpoint(folder, config, weights, dtype=dtype, device=device, seed=seed, progress=progress)
+        write_checkpoint(folder, config, method, dtype=dtype, device=device, seed=seed, progress=progress)
     except QmeterError as error:
         there.send(error)
     else:

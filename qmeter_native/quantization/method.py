@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from qmeter_native.work.scheme import WeightLayout, read_scheme
 
-__all__ = ["Method"]
+__all__ = ["UNQUANTIZED", "Method"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +32,7 @@ class Method:
         scheme, _ = read_scheme(None, self.config, "float16")
         assert scheme is not None, self.name
         return scheme.weight
+
+
+UNQUANTIZED: Final = Method("none", "W16A16", {})
+"""No quantization: a checkpoint's weights as they are."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from qmeter_native.errors import UsageError
 from qmeter_native.kernels.packing.gptq import GptqConfig, pack, quantize, unpack
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
@@ -37,5 +38,15 @@ class GptqFormat:
             unpack=partial(unpack, config=fields),
             **rounded_and_packed(partial(quantize, config=fields), partial(pack, config=fields)),
             linear=WeightOnlyLinear,
-            check=fields.check_layer,
+            check=partial(_check, fields),
+        )
+
+
+def _check(fields: GptqConfig, name: str, num_outputs: int, num_inputs: int) -> None:
+    """Refuse what the layout cannot hold, and a last group that is short: it can, but no kernel reads it."""
+    fields.check_layer(name, num_outputs, num_inputs)
+    if fields.group_size != -1 and num_inputs % fields.group_size:
+        raise UsageError(
+            f"{name} is {num_outputs} x {num_inputs}, and GPTQ's kernels need inputs in groups of {fields.group_size}",
+            "Choose another model or --quantization.",
         )

@@ -39,4 +39,5 @@ class QoqFormat:
             unpack=partial(unpack, config=self._fields),
             **rounded_and_packed(partial(quantize, config=self._fields), pack),
             linear=partial(W4A8Linear, quantizer=ActivationQuantizer("int8")),
+            check=self._fields.check_layer,
         )
