@@ -155,10 +155,13 @@ def _measured(
     from qmeter_native.benchmark.document import save_benchmark
     from qmeter_native.benchmark.gpu import find_gpu
     from qmeter_native.cli.run_display import RunDisplay
+    from qmeter_native.devices import check_writable
 
     if no_peers and peer_names is not None:
         raise UsageError("--peers does nothing with --no-peers", "Leave one of them out.")
     plan = _plan(device, **of_plan)
+    if output is not None:
+        check_writable(output)  # before minutes of measuring, not after
     gpu = find_gpu(device)
     chosen = choose_contenders(_split(names), [] if no_peers else _split(peer_names), vllm_ops)
     with RunDisplay() as display:
@@ -225,6 +228,7 @@ def _write_picture(found: KernelBenchmark, path: Path) -> None:
     from qmeter_native.errors import BenchmarkError
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(benchmark_picture(found), encoding="utf-8")
     except OSError as error:
         raise BenchmarkError(f"{path} cannot be written: {error.strerror}", "Choose another --picture.") from error

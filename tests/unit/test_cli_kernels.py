@@ -169,10 +169,15 @@ def test_a_document_that_is_not_there_ends_with_1(tmp_path: Path, capsys: pytest
 def test_a_picture_that_cannot_be_written_ends_with_1(
     document: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tmp_path / "none" / "bench.svg"
-
-    assert run(cli, ["kernels", "bench", "--show", str(document), "--picture", str(target)]) == 1
+    assert run(cli, ["kernels", "bench", "--show", str(document), "--picture", str(tmp_path)]) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_document_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["kernels", "bench", "-o", str(tmp_path)]) == 1
+    assert "it is a folder" in capsys.readouterr().err
 
 
 def test_a_run_that_is_interrupted_keeps_what_it_has_and_ends_with_130(

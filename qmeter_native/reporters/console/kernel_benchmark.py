@@ -49,6 +49,9 @@ def _header(benchmark: KernelBenchmark) -> Section:
     ]
     if benchmark.roof.read_bytes_s is not None:
         lines.append(f"roof {benchmark.roof.source}: reads {quantity(benchmark.roof.read_bytes_s, 'B/s')}")
+    clocks = [row.clock_mhz for row in benchmark.rows if row.clock_mhz is not None]
+    if clocks:
+        lines.append(f"SM clock {min(clocks):,.0f} to {max(clocks):,.0f} MHz")
     return Section(f"Kernels on {plain(device.name)}", [indented(line) for line in lines])
 
 
