@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,7 +14,7 @@ from qmeter_native.kernels.gemm_config import GemmConfig, tuned_config
 if TYPE_CHECKING:
     from qmeter_native.kernels.weight_only.tensor import WeightOnlyTensor
 
-__all__ = ["candidate_configs", "check_config", "choose_config", "scales_sum"]
+__all__ = ["candidate_configs", "check_config", "choose_config", "default_config", "scales_sum"]
 
 SMALL_M = 32
 """Up to these tokens of a tile the sum is scaled, not the weights: of a 64 by 128 tile a thread scales
@@ -23,6 +24,27 @@ SMALL_M = 32
 def scales_sum(group_size: int, tile_k: int, block_m: int) -> bool:
     """Whether scales multiply sums of a tile instead of its weights: cheaper for few tokens, and exact."""
     return group_size > 0 and group_size % tile_k == 0 and block_m <= SMALL_M
+
+
+@dataclass(frozen=True, slots=True)
+class _Gpu:
+    """What tiles are cut for.
+
+    Attributes:
+        multiprocessors: Of the GPU.
+        shared_bytes: That a block may have.
+    """
+
+    multiprocessors: int
+    shared_bytes: int
+
+    @classmethod
+    def of(cls, device: Any) -> _Gpu:
+        """A device; an H200 for the CPU of the interpreter."""
+        if device.type != "cuda":
+            return cls(132, 227 << 10)
+        found = torch.cuda.get_device_properties(device)
+        return cls(found.multi_processor_count, found.shared_memory_per_block_optin)
 
 
 def choose_config(weight: WeightOnlyTensor, m: int) -> GemmConfig:
@@ -36,56 +58,83 @@ def choose_config(weight: WeightOnlyTensor, m: int) -> GemmConfig:
 
 
 def default_config(weight: WeightOnlyTensor, m: int) -> GemmConfig:
-    """Tiles that fit every GPU since Ampere."""
+    """Tiles that fit every GPU since Ampere, as many as run at once."""
+    gpu = _Gpu.of(weight.device)
     block_m = next((size for size in (16, 32, 64) if m <= size), 128)
-    split_k = 1
-    if block_m < 128:
-        tiles = weight.words.shape[1]
-        programs = -(-weight.shape[0] // 128)
-        while split_k < 8 and programs * split_k < 256 and tiles >= 8 * split_k:
-            split_k *= 2
-    stages = 4 if block_m <= 64 else 3
-    return GemmConfig(block_m, 128, weight.tile_k, split_k, num_warps=8, num_stages=stages)
+    config = GemmConfig(block_m, 128, weight.tile_k, num_warps=8, num_stages=4)
+    while config.num_stages > 2 and _shared_bytes(config, weight) > gpu.shared_bytes:
+        config = replace(config, num_stages=config.num_stages - 1)
+    resident = gpu.multiprocessors * _blocks_of_multiprocessor(config, weight, gpu)
+    least_tiles = 4 if block_m <= 64 else 16
+    most = max(1, weight.words.shape[1] // least_tiles)
+    return replace(config, split_k=min(max(1, resident // _outputs(config, weight, m)), most))
 
 
 def check_config(config: GemmConfig, weight: WeightOnlyTensor, m: int) -> GemmConfig:
-    """A configuration that the kernel can run on this weight.
+    """A configuration that the kernel can run on this weight, from one that may have been found for another.
 
-    Its ``block_k`` becomes a multiple of the weight's tiles that divides the inputs; ``split_k`` becomes 1 where there
-    are more tiles of the output than counters.
+    ``block_n`` divides the padded outputs, ``block_k`` is some tiles that divide the inputs, and ``split_k`` is 1
+    where there are more tiles of the output than counters.
 
     Raises:
         UsageError: ``block_m`` or ``block_n`` is none that the kernel has.
     """
-    if config.block_n not in (64, 128):
-        raise UsageError(f"block_n is {config.block_n}", "It must be 64 or 128.")
+    if config.block_n not in (64, 128, 256):
+        raise UsageError(f"block_n is {config.block_n}", "It must be 64, 128 or 256.")
     if config.block_m < 16 or config.block_m & (config.block_m - 1):
         raise UsageError(f"block_m is {config.block_m}", "It must be a power of two from 16.")
-    outputs = -(-m // config.block_m) * -(-weight.shape[0] // config.block_n)
-    fits = outputs <= weight.counters.shape[0]
+    if weight.padded_shape[0] % config.block_n:
+        config = replace(config, block_n=128)
     unroll = max(1, config.block_k // weight.tile_k)
     unroll = unroll if weight.words.shape[1] % unroll == 0 else 1
+    fits = _outputs(config, weight, m) <= weight.counters.shape[0]
     return replace(config, block_k=unroll * weight.tile_k, split_k=config.split_k if fits else 1)
 
 
 def candidate_configs(weight: WeightOnlyTensor, m: int) -> list[GemmConfig]:
-    """Tiles worth measuring for ``m`` tokens, with those of `default_config` among them."""
+    """Tiles worth measuring for ``m`` tokens, `default_config`'s first; those that differ in splits compile once."""
+    gpu = _Gpu.of(weight.device)
     block_ms = [size for size in (16, 32, 64, 128, 256) if size < 2 * m or size == 16][-2:]
-    splits = (1, 2, 4, 8, 16) if m <= 64 else (1, 2)
+    unrolls = (1, 2) if m <= SMALL_M and weight.words.shape[1] % 2 == 0 else (1,)
     found = [default_config(weight, m)]
-    for block_m in block_ms:
-        for block_n, num_warps in ((64, 4), (128, 4), (128, 8)):
-            for split_k in splits:
-                for num_stages in (3, 4, 5, 6):
-                    config = GemmConfig(block_m, block_n, weight.tile_k, split_k, num_warps, num_stages)
-                    if _fits(config, weight):
-                        found.append(config)
+    outputs = ((64, 4), (128, 4), (128, 8), (256, 8))
+    for block_m, (block_n, num_warps), unroll, num_stages in product(block_ms, outputs, unrolls, (3, 4, 5)):
+        config = GemmConfig(block_m, block_n, unroll * weight.tile_k, 1, num_warps, num_stages)
+        if _fits(config, weight, gpu):
+            found += [replace(config, split_k=split_k) for split_k in _splits(config, weight, m, gpu)]
     return list(dict.fromkeys(found))
 
 
-def _fits(config: GemmConfig, weight: WeightOnlyTensor) -> bool:
-    """Shared memory of Hopper suffices, registers of the sum do not spill, and no split is empty."""
-    stage = config.block_n * weight.span * 2 * weight.encoding.words + config.block_m * weight.tile_k * 2
+def _splits(config: GemmConfig, weight: WeightOnlyTensor, m: int, gpu: _Gpu) -> list[int]:
+    """No split, and those that fill the multiprocessors with 1, 2 and so on blocks each at once."""
+    blocks = range(1, _blocks_of_multiprocessor(config, weight, gpu) + 1)
+    filling = {gpu.multiprocessors * count // _outputs(config, weight, m) for count in blocks}
+    most = weight.words.shape[1] * weight.tile_k // (2 * config.block_k)
+    return sorted({1} | {split_k for split_k in filling if 1 < split_k <= min(most, 32)})
+
+
+def _fits(config: GemmConfig, weight: WeightOnlyTensor, gpu: _Gpu) -> bool:
+    """Shared memory suffices, and the sum leaves registers for the weights: more than 128 of a thread spill."""
     sums = config.block_m * config.block_n // (32 * config.num_warps)
-    enough = weight.words.shape[1] >= 2 * config.split_k
-    return stage * config.num_stages <= 220 << 10 and sums <= 128 and enough
+    whole = weight.padded_shape[0] % config.block_n == 0
+    return whole and sums <= 128 and _shared_bytes(config, weight) <= gpu.shared_bytes
+
+
+def _shared_bytes(config: GemmConfig, weight: WeightOnlyTensor) -> int:
+    """Of a block: words, activations, and at most two sets of scales or zero points, for each stage."""
+    groups = config.block_k // weight.group_size if 0 < weight.group_size < config.block_k else 1
+    words = config.block_n * weight.span * 2 * weight.encoding.words * (config.block_k // weight.tile_k)
+    activations = config.block_m * config.block_k * 2
+    return config.num_stages * (words + activations + 2 * groups * config.block_n * 2)
+
+
+def _blocks_of_multiprocessor(config: GemmConfig, weight: WeightOnlyTensor, gpu: _Gpu) -> int:
+    """At once: by shared memory, and by registers, of which a thread has about 80 beside its sums."""
+    sums = config.block_m * config.block_n // (32 * config.num_warps)
+    by_registers = 65536 // (32 * config.num_warps * min(80 + sums, 255))
+    return max(1, min(gpu.shared_bytes // _shared_bytes(config, weight), by_registers, 4))
+
+
+def _outputs(config: GemmConfig, weight: WeightOnlyTensor, m: int) -> int:
+    """Tiles of the output."""
+    return -(-m // config.block_m) * -(-weight.shape[0] // config.block_n)

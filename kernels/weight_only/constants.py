@@ -79,7 +79,7 @@ class Format:
             "BLOCK_M": config.block_m,
             "BLOCK_N": config.block_n,
             "UNROLL": config.block_k // self.tile_k,
-            "SPLIT_K": config.split_k,
+            "IS_SPLIT": config.split_k > 1,
         }
 
 

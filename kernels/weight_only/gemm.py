@@ -79,7 +79,7 @@ def _launch(rows: Any, weight: WeightOnlyTensor, bias: Any | None, out: Any, con
     )
     weight_only_kernel[(blocks, config.split_k)](
         rows, weight.words, scales, zeros, weight.row_scales, bias_or_unread, table, out, partials, weight.counters,
-        m, n, k, weight.words.shape[1], weight.padded_shape[0] // 2,
+        m, n, k, weight.words.shape[1], weight.padded_shape[0] // 2, config.split_k,
         HAS_BIAS=bias is not None, EVEN_K=k % weight.tile_k == 0, **product_constants(weight, rows.dtype, config),
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip

@@ -46,22 +46,23 @@ def load_words(pointers, TILES: tl.constexpr, SPAN: tl.constexpr):
 @triton.jit
 def weight_only_kernel(
     x, words, scales, zeros, row_scales, bias, table, out, partials, counters,
-    m_size, n_size, k_size, tiles, half_rows,
+    m_size, n_size, k_size, tiles, half_rows, splits,
     KIND: tl.constexpr, ZERO: tl.constexpr, ASSEMBLY: tl.constexpr, CONSTRAINTS: tl.constexpr,
     WORDS: tl.constexpr, SPAN: tl.constexpr, TILE_K: tl.constexpr, GROUP: tl.constexpr,
     SCALE_SUM: tl.constexpr, HAS_BIAS: tl.constexpr, EVEN_K: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr, SPLIT_K: tl.constexpr, PLAIN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, UNROLL: tl.constexpr, IS_SPLIT: tl.constexpr, PLAIN: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the output, or its sum over one of ``SPLIT_K`` stretches of inputs.
+    """One tile of the output, or its sum over one of ``splits`` stretches of inputs.
 
     Args:
         x: ``[m_size, k_size]``.
         words, scales, zeros, row_scales, table: Of the prepared weight (tensor.py); unread where it has none.
         bias: ``[n_size]``, where ``HAS_BIAS``.
         out: ``[m_size, n_size]``.
-        partials, counters: Of programs that share a tile; unread where ``SPLIT_K`` is 1.
+        partials, counters: Of programs that share a tile; unread without ``IS_SPLIT``.
         tiles: Tiles along the inputs, a multiple of ``UNROLL``.
         half_rows: Words of pairs of a group.
+        splits: Programs that share a tile; no constant, so that tuning compiles each tile once.
         SCALE_SUM: Scales multiply the sum of a tile, not its weights.
         EVEN_K: ``k_size`` is a multiple of ``TILE_K``.
         UNROLL: Tiles of an iteration.
@@ -79,7 +80,7 @@ def weight_only_kernel(
     x_pointers = x + ms[None, :].to(tl.int64) * k_size + ks[:, None]
     x_mask = (ms < m_size)[None, :]
 
-    per_split = tl.cdiv(tiles, UNROLL * SPLIT_K) * UNROLL
+    per_split = tl.cdiv(tiles, UNROLL * splits) * UNROLL
     first = tl.program_id(1) * per_split
     last = tl.minimum(first + per_split, tiles)
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
@@ -108,12 +109,12 @@ def weight_only_kernel(
                 total = _dot(w, xs, total, PLAIN)
 
     ns = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    if SPLIT_K == 1:
+    if not IS_SPLIT:
         _store(out, total, row_scales, bias, ms, ns, m_size, n_size, HAS_BIAS)
     else:
         output = block_m * tl.cdiv(n_size, BLOCK_N) + block_n
-        cells = output.to(tl.int64) * (SPLIT_K * BLOCK_N * BLOCK_M)
-        total, is_last = _sum_of_splits(partials + cells, counters + output, total, SPLIT_K)
+        cells = output.to(tl.int64) * splits * (BLOCK_N * BLOCK_M)
+        total, is_last = _sum_of_splits(partials + cells, counters + output, total, splits)
         if is_last:
             _store(out, total, row_scales, bias, ms, ns, m_size, n_size, HAS_BIAS)
 
@@ -160,7 +161,7 @@ def _dot(w, xs, total, PLAIN: tl.constexpr):
 
 
 @triton.jit
-def _sum_of_splits(partials, counter, total, SPLIT_K: tl.constexpr):
+def _sum_of_splits(partials, counter, total, splits):
     """The sum over all splits, and whether this program has it: the last to arrive adds up all partial sums, in their
     order, so that the result does not depend on which it was. A second kernel would cost a launch (about 2 us).
     """
@@ -169,10 +170,10 @@ def _sum_of_splits(partials, counter, total, SPLIT_K: tl.constexpr):
     cells = partials + tl.arange(0, N)[:, None] * M + tl.arange(0, M)[None, :]
     tl.store(cells + tl.program_id(1) * (N * M), total)
     tl.debug_barrier()
-    is_last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == SPLIT_K - 1
+    is_last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == splits - 1
     if is_last:
         total = tl.zeros((N, M), tl.float32)
-        for split in tl.static_range(SPLIT_K):
+        for split in tl.range(0, splits, loop_unroll_factor=4):
             total += tl.load(cells + split * (N * M), cache_modifier=".cg")  # not from L1, which may be older
         tl.store(counter, 0)
     return total, is_last

@@ -58,7 +58,9 @@ def _product(name: str, format_: Format, config: GemmConfig) -> KernelVariant:
         config.num_stages,
     )
     constants = format_.product_constants(config) | {"HAS_BIAS": False, "EVEN_K": True, "PLAIN": False}
-    return _variant(f"weight-only-{name}", weight_only_kernel, pointers, (*sizes, "m_size"), sizes, constants, config)
+    return _variant(
+        f"weight-only-{name}", weight_only_kernel, pointers, (*sizes, "m_size", "splits"), sizes, constants, config
+    )
 
 
 def _dequantization(name: str, format_: Format, has_order: bool) -> KernelVariant:

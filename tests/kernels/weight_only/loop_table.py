@@ -1,4 +1,4 @@
-"""Compiles the weight-only products for Hopper without a GPU and prints what is in their loops over inputs, as JSON: a
+"""Compiles a module's products for Hopper without a GPU and prints what is in their loops over inputs, as JSON: a
 process of its own, for the reason of ``tests/kernels/aot_table.py``."""
 
 from __future__ import annotations
@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+from importlib import import_module
 
 os.environ.pop("TRITON_INTERPRET", None)
 
 from qmeter_native.kernels.aot import compile_variant
-from qmeter_native.kernels.weight_only.variants import aot_variants
 
 
 def loop_of(ptx: str) -> str:
@@ -24,9 +25,9 @@ def loop_of(ptx: str) -> str:
     return ""
 
 
-def main() -> None:
+def main(module: str) -> None:
     rows = {}
-    for variant in aot_variants():
+    for variant in import_module(module).aot_variants():
         if "BLOCK_M" not in variant.constexprs:
             continue
         stages = compile_variant(variant, (9, 0)).stages
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

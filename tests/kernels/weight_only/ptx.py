@@ -41,6 +41,8 @@ def _execute(name: str, values: list[int]) -> int:
     if name == "lop3.b32":
         assert values[3] == 0xEA, "(a & b) | c"
         return values[0] & values[1] | values[2]
+    if name == "mad.lo.u32":
+        return values[0] * values[1] + values[2]
     if name == "prmt.b32":
         return _permuted(*values)
     dtype = {"fma.rn.f16x2": torch.float16, "fma.rn.bf16x2": torch.bfloat16}[name]

@@ -20,7 +20,7 @@ MAIN = "weight-only-uint4-g128-m16"
 @pytest.fixture(scope="module")
 def loops() -> dict[str, Any]:
     result = subprocess.run(
-        [sys.executable, Path(__file__).with_name("loop_table.py")],
+        [sys.executable, Path(__file__).with_name("loop_table.py"), "qmeter_native.kernels.weight_only.variants"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
