@@ -16,17 +16,9 @@ from qmeter_native.kernels.activation.reference import (
     quantize_token_reference,
 )
 from qmeter_native.kernels.catalog import KernelFormat
-from qmeter_native.kernels.packing import bitsandbytes, mxfp4
-from qmeter_native.kernels.packing.e2m1 import E2M1_MAX, E2M1_TABLE, round_to_e2m1
-from qmeter_native.kernels.packing.requirements import integer_zeros
+from qmeter_native.kernels.packing import bitsandbytes, fp8, hqq, int8, mxfp4, nvfp4, qoq
 from qmeter_native.kernels.packing.rounding import round_asymmetric, round_symmetric
-from qmeter_native.kernels.quantized_weight import (
-    CodebookWeight,
-    IntegerWeight,
-    ProgressiveWeight,
-    QuantizedWeight,
-    ScaledWeight,
-)
+from qmeter_native.kernels.quantized_weight import IntegerWeight, QuantizedWeight
 
 __all__ = ["random_activation", "random_weight"]
 
@@ -76,73 +68,26 @@ def _act_order(weight: Any) -> IntegerWeight:
     return IntegerWeight(codes, rounded.scales, None, 4, 128, group_of)
 
 
-def _float_zero(weight: Any) -> IntegerWeight:
-    """HQQ's: zero points between the codes."""
-    rounded = round_asymmetric(weight, 4, 64)
-    zeros = integer_zeros(rounded).half() + 0.25
-    return IntegerWeight(rounded.codes, rounded.scales, zeros, 4, 64)
-
-
-def _nvfp4(weight: Any) -> CodebookWeight:
-    groups = weight.reshape(weight.shape[0], -1, 16)
-    scales = _e4m3(groups.abs().amax(-1) / E2M1_MAX)
-    codes = round_to_e2m1((groups / scales[..., None]).double())
-    return CodebookWeight(codes.reshape(weight.shape), E2M1_TABLE.to(weight.device), scales, 16)
-
-
-def _e4m3(scales: Any) -> Any:
-    """NVFP4's scales: E4M3 under one float32 of the tensor."""
-    overall = scales.amax() / _FP8_MAX
-    return (scales / overall).to(torch.float8_e4m3fn).float() * overall
-
-
-def _scaled(dtype: Any, block: tuple[int, int] | None) -> Callable[[Any], ScaledWeight]:
-    """``block`` None is the whole tensor; a 0 in it is all there is."""
-
-    def rounded(weight: Any) -> ScaledWeight:
-        n, k = weight.shape
-        rows, columns = (n, k) if block is None else (block[0] or n, block[1] or k)
-        blocks = weight.reshape(n // rows, rows, k // columns, columns)
-        is_int8 = dtype == torch.int8
-        scales = blocks.abs().amax((1, 3)) / (127.0 if is_int8 else _FP8_MAX)
-        values = (blocks / scales[:, None, :, None]).reshape(n, k)
-        return ScaledWeight(values.round().to(dtype) if is_int8 else values.to(dtype), scales, (rows, columns))
-
-    return rounded
-
-
-def _progressive(weight: Any) -> ProgressiveWeight:
-    """QoQ: a row to int8 within ±119, so that the inner codes cannot leave int8; then each group to 4 bits."""
-    n, k = weight.shape
-    scales = (weight.abs().amax(1) / 119).half()
-    inner = (weight / scales.float()[:, None]).round().reshape(n, -1, 128)
-    low, high = inner.amin(-1), inner.amax(-1)
-    group_scales = ((high - low) / 15).ceil().clamp_min(1)
-    zeros = (-low / group_scales).round().clamp(0, 15)
-    codes = (inner / group_scales[..., None] + zeros[..., None]).round().clamp(0, 15).to(torch.uint8)
-    return ProgressiveWeight(codes.reshape(n, k), group_scales.to(torch.int8), zeros.to(torch.uint8), scales, 128)
-
-
 _ROUND: Final[dict[str, Callable[[Any], QuantizedWeight]]] = {
     "W4A16-INT g128": lambda weight: round_symmetric(weight, 4, 128),
     "W4A16-INT g128 zp": lambda weight: round_asymmetric(weight, 4, 128),
     "W4A16-INT g128 act-order": _act_order,
-    "W4A16-INT g64 HQQ": _float_zero,
+    "W4A16-INT g64 HQQ": lambda weight: hqq.quantize(weight, hqq.HqqConfig(4, 64), iterations=1),
     "W8A16-INT g128": lambda weight: round_symmetric(weight, 8, 128),
     "W3A16-INT g128": lambda weight: round_symmetric(weight, 3, 128),
     "W2A16-INT g128": lambda weight: round_symmetric(weight, 2, 128),
     "W4A16-NF4 g64": lambda weight: bitsandbytes.quantize(weight, "nf4"),
     "W4A16-FP4 g64": lambda weight: bitsandbytes.quantize(weight, "fp4"),
     "W4A16-MXFP4 g32": mxfp4.quantize,
-    "W4A16-NVFP4 g16": _nvfp4,
-    "W8A16-INT": _scaled(torch.int8, (1, 0)),
-    "W8A16-FP": _scaled(torch.float8_e4m3fn, (1, 0)),
-    "W8A8-INT": _scaled(torch.int8, (1, 0)),
-    "W8A8-INT asymmetric": _scaled(torch.int8, (1, 0)),
-    "W8A8-FP tensor": _scaled(torch.float8_e4m3fn, None),
-    "W8A8-FP": _scaled(torch.float8_e4m3fn, (1, 0)),
-    "W8A8-FP b128": _scaled(torch.float8_e4m3fn, (128, 128)),
-    "W4A8-INT": lambda weight: round_asymmetric(weight, 4, -1),
-    "W4A8-INT g128": _progressive,
+    "W4A16-NVFP4 g16": nvfp4.quantize,
+    "W8A16-INT": int8.quantize,
+    "W8A16-FP": fp8.quantize,
+    "W8A8-INT": int8.quantize,
+    "W8A8-INT asymmetric": int8.quantize,
+    "W8A8-FP tensor": lambda weight: fp8.quantize(weight, "tensor"),
+    "W8A8-FP": fp8.quantize,
+    "W8A8-FP b128": lambda weight: fp8.quantize(weight, "block"),
+    "W4A8-INT": lambda weight: qoq.quantize(weight, qoq.QoqConfig(-1)),
+    "W4A8-INT g128": lambda weight: qoq.quantize(weight, qoq.QoqConfig(128)),
     "W4A8-FP g128": lambda weight: round_symmetric(weight, 4, 128),
 }
