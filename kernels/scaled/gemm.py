@@ -152,6 +152,7 @@ def _launch(
         TMA=uses_tma,
         IMPRECISE=precise,
         PERSISTENT=programs < tiles,
+        STAGES=config.num_stages,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )

@@ -39,7 +39,7 @@ def scaled_product(
     m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_SPLIT: tl.constexpr, SWAP: tl.constexpr,
     INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
-    PERSISTENT: tl.constexpr,
+    PERSISTENT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A tile of the output (program 0), or a split of its inputs (program 1).
 
@@ -63,13 +63,13 @@ def scaled_product(
             _multiply_tile(
                 tile, x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
                 m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
-                BLOCK_M, BLOCK_N, BLOCK_K, IS_SPLIT, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
+                BLOCK_M, BLOCK_N, BLOCK_K, IS_SPLIT, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE, STAGES,
             )  # fmt: skip
     else:
         _multiply_tile(
             tl.program_id(0), x, w, out, x_scales, w_scales, x_zeros, column_sums, bias, partials, counters,
             m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
-            BLOCK_M, BLOCK_N, BLOCK_K, IS_SPLIT, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE,
+            BLOCK_M, BLOCK_N, BLOCK_K, IS_SPLIT, SWAP, INTEGER, BLOCK_SCALED, EVEN_K, TMA, IMPRECISE, STAGES,
         )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ def _multiply_tile(
     m, n, k, x_stride, w_stride, x_scale_token, x_scale_block, w_scale_row, x_zero_token,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, IS_SPLIT: tl.constexpr, SWAP: tl.constexpr,
     INTEGER: tl.constexpr, BLOCK_SCALED: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr, IMPRECISE: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Multiply and store one tile; arguments are those of `scaled_product`."""
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
@@ -89,11 +90,11 @@ def _multiply_tile(
     COLUMNS: tl.constexpr = BLOCK_M if SWAP else BLOCK_N
     SUM: tl.constexpr = tl.int32 if INTEGER else tl.float32
     acc = tl.zeros((ROWS, COLUMNS), tl.float32 if BLOCK_SCALED else SUM)
-    for block in range(first, last):
+    for block in tl.range(first, last, num_stages=STAGES):  # of all loads, not of the operands' alone
         x_tile = load_tile(x, m_first, block * BLOCK_K, m, k, x_stride, BLOCK_M, BLOCK_K, EVEN_K, TMA)
         w_tile = load_tile(w, n_first, block * BLOCK_K, n, k, w_stride, BLOCK_N, BLOCK_K, EVEN_K, TMA)
         if BLOCK_SCALED:
-            b = block * BLOCK_K // INPUTS_OF_SCALE  # scales are on their way while the tensor cores multiply
+            b = block * BLOCK_K // INPUTS_OF_SCALE
             x_scale = load_vector(x_scales + b * x_scale_block, m_first, m, x_scale_token, BLOCK_M)
             scale = _block_scale(x_scale, w_scales + b, n_first, n, w_scale_row, BLOCK_N, SWAP)
             product = _dot(x_tile, w_tile, tl.zeros((ROWS, COLUMNS), SUM), SWAP, None)

@@ -65,6 +65,7 @@ def _variant(
         "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k, "IS_SPLIT": config.split_k > 1,
         "SWAP": swaps_operands(config), "INTEGER": type_name == "int8", "BLOCK_SCALED": is_block_scaled,
         "EVEN_K": True, "TMA": uses_tma, "IMPRECISE": imprecise, "PERSISTENT": config.persistent > 0,
+        "STAGES": config.num_stages,
     }  # fmt: skip
     aligned = (*pointers, "n", "k", "x_stride", "w_stride", *(() if uses_tma else ("x", "w")))
     return KernelVariant(

@@ -128,6 +128,7 @@ def _launch(x: Any, x_scales: Any, x_sums: Any, weight: W4A8Tensor, bias: Any, o
         IS_SPLIT=config.split_k > 1,
         EVEN_K=k % INPUTS == 0,
         TMA=uses_tma,
+        STAGES=config.num_stages,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )

@@ -20,6 +20,7 @@ import triton.language as tl
 
 from qmeter_native.kernels.scaled.split_k import split_range, sum_of_splits
 from qmeter_native.kernels.scaled.tile import load_tile, load_vector, store_tile, tile_position
+from qmeter_native.kernels.w4a8 import assembly
 
 __all__ = ["BLOCK_K", "CHANNEL", "FP8", "PROGRESSIVE", "w4a8_product"]
 
@@ -27,6 +28,11 @@ INTERPRET: tl.constexpr = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1"
 PROGRESSIVE: tl.constexpr = tl.constexpr("progressive")
 CHANNEL: tl.constexpr = tl.constexpr("channel")
 FP8: tl.constexpr = tl.constexpr("fp8")
+CODES_ASSEMBLY: tl.constexpr = tl.constexpr(assembly.CODES)
+E4M3_ASSEMBLY: tl.constexpr = tl.constexpr(assembly.E4M3)
+PROGRESSIVE_ASSEMBLY: tl.constexpr = tl.constexpr(assembly.PROGRESSIVE)
+ONE_OPERAND: tl.constexpr = tl.constexpr(assembly.ONE_OPERAND)
+PROGRESSIVE_OPERANDS: tl.constexpr = tl.constexpr(assembly.PROGRESSIVE_OPERANDS)
 BLOCK_K: tl.constexpr = tl.constexpr(256)
 """Inputs of a block of bytes: low nibbles hold the first half, high nibbles the second."""
 HALF: tl.constexpr = tl.constexpr(128)
@@ -39,7 +45,7 @@ def w4a8_product(
     x, codes, groups, scales, zeros, x_scales, x_sums, bias, out, partials, counters,
     m, n, k, x_stride, x_scale_token,
     KIND: tl.constexpr, SCALES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, IS_SPLIT: tl.constexpr,
-    EVEN_K: tl.constexpr, TMA: tl.constexpr,
+    EVEN_K: tl.constexpr, TMA: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One tile of the output (program 0), or one split of its inputs (program 1).
 
@@ -62,7 +68,7 @@ def w4a8_product(
     first, last = split_range(k, BLOCK_K)
     blocks = tl.cdiv(k, BLOCK_K)
     acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32 if KIND == FP8 else tl.int32)
-    for block in range(first, last):
+    for block in tl.range(first, last, num_stages=STAGES):  # of all loads, not of the operands' alone
         packed = _load_codes(codes, tile_n, block, blocks, BLOCK_N)
         x_low = load_tile(x, m_first, block * BLOCK_K, m, k, x_stride, BLOCK_M, HALF, EVEN_K, TMA)
         x_high = load_tile(x, m_first, block * BLOCK_K + HALF, m, k, x_stride, BLOCK_M, HALF, EVEN_K, TMA)
@@ -152,14 +158,29 @@ def _decode_codes(packed):
         low, high = (packed & 15).to(tl.int8), (packed >> 4).to(tl.int8)
     else:
         low, high = tl.inline_asm_elementwise(
-            """{
-            .reg .b32 t;
-            and.b32 $0, $2, 0x0f0f0f0f;
-            shr.u32 t, $2, 4;
-            and.b32 $1, t, 0x0f0f0f0f;
-            }""",
-            "=r,=r,r",
-            [packed],
+            CODES_ASSEMBLY, ONE_OPERAND, [packed], dtype=(tl.int8, tl.int8), is_pure=True, pack=4
+        )
+    return low, high
+
+
+@triton.jit
+def _decode_progressive(packed, words):
+    """int8 ``(q - z) * s`` modulo 256 of both halves.
+
+    Of a row's word, byte 0 is ``s`` and byte 1 ``z`` of the low half, bytes 2 and 3 those of the high half.
+    """
+    s_low, s_high = (words & 0xFF)[:, None], ((words >> 16) & 0xFF)[:, None]
+    c_low = (2048 - ((words >> 8) & 0xFF)[:, None] * s_low) * 0x10001
+    c_high = (2048 - ((words >> 24) & 0xFF)[:, None] * s_high) * 0x10001
+    if INTERPRET:
+        codes = packed.to(tl.int32)
+        low, high = ((codes & 15) * s_low + c_low).to(tl.int8), ((codes >> 4) * s_high + c_high).to(tl.int8)
+    else:
+        zeros = tl.zeros(packed.shape, tl.int32)
+        low, high = tl.inline_asm_elementwise(
+            PROGRESSIVE_ASSEMBLY,
+            PROGRESSIVE_OPERANDS,
+            [packed, s_low + zeros, c_low + zeros, s_high + zeros, c_high + zeros],
             dtype=(tl.int8, tl.int8),
             is_pure=True,
             pack=4,
@@ -168,79 +189,15 @@ def _decode_codes(packed):
 
 
 @triton.jit
-def _decode_progressive(packed, words):
-    """int8 ``(q - z) * s`` modulo 256 of both halves, 11 instructions for 8 weights.
-
-    Of a row's word, byte 0 is ``s`` and byte 1 ``z`` of the low half, bytes 2 and 3 those of the high half. Two codes
-    are multiplied at once, 16 bits apart, those at even bytes and those at odd ones by themselves; ``2048 - z * s``,
-    at least 143, keeps each sum positive and below 4096, so that none reaches the next; 2048 is 0 modulo 256.
-    """
-    s_low, s_high = words & 0xFF, (words >> 16) & 0xFF
-    c_low = (2048 - ((words >> 8) & 0xFF) * s_low) * 0x10001
-    c_high = (2048 - ((words >> 24) & 0xFF) * s_high) * 0x10001
-    if INTERPRET:
-        codes = packed.to(tl.int32)
-        low = ((codes & 15) * s_low[:, None] + c_low[:, None]).to(tl.int8)
-        high = ((codes >> 4) * s_high[:, None] + c_high[:, None]).to(tl.int8)
-    else:
-        of_codes = tl.zeros(packed.shape, tl.int32)  # four equal values a pack: all its bytes are of one row
-        low, high = tl.inline_asm_elementwise(
-            """{
-            .reg .b32 even, odd, t;
-            and.b32 even, $2, 0x000f000f;
-            and.b32 odd, $2, 0x0f000f00;
-            mad.lo.u32 even, even, $3, $7;
-            shl.b32 t, $7, 8;
-            mad.lo.u32 odd, odd, $3, t;
-            prmt.b32 $0, even, odd, 0x7250;
-            shr.u32 t, $2, 4;
-            and.b32 even, t, 0x000f000f;
-            and.b32 odd, t, 0x0f000f00;
-            mad.lo.u32 even, even, $11, $15;
-            shl.b32 t, $15, 8;
-            mad.lo.u32 odd, odd, $11, t;
-            prmt.b32 $1, even, odd, 0x7250;
-            }""",
-            "=r,=r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r",
-            [packed, s_low[:, None] + of_codes, c_low[:, None] + of_codes,
-             s_high[:, None] + of_codes, c_high[:, None] + of_codes],
-            dtype=(tl.int8, tl.int8),
-            is_pure=True,
-            pack=4,
-        )  # fmt: skip
-    return low, high
-
-
-@triton.jit
 def _decode_fp8(packed):
-    """E4M3 of both halves, integers times 2^-9, 9 instructions for 8 weights.
-
-    A nibble holds the magnitude of 0 to 7, and of -1 to -8 the magnitude less one with bit 3 set: byte
-    ``(nibble & 7) + (nibble >> 3) * 0x81``.
-    """
+    """E4M3 of both halves, integers times 2^-9."""
     if INTERPRET:
         low, high = packed & 15, packed >> 4
         low = tl.where(low < 8, low, 7 - low.to(tl.int32)).to(tl.float32) / 512
         high = tl.where(high < 8, high, 7 - high.to(tl.int32)).to(tl.float32) / 512
     else:
         low, high = tl.inline_asm_elementwise(
-            """{
-            .reg .b32 sign, magnitude;
-            shr.u32 sign, $2, 3;
-            and.b32 sign, sign, 0x01010101;
-            and.b32 magnitude, $2, 0x07070707;
-            mad.lo.u32 $0, sign, 0x81, magnitude;
-            shr.u32 sign, $2, 7;
-            and.b32 sign, sign, 0x01010101;
-            shr.u32 magnitude, $2, 4;
-            and.b32 magnitude, magnitude, 0x07070707;
-            mad.lo.u32 $1, sign, 0x81, magnitude;
-            }""",
-            "=r,=r,r",
-            [packed],
-            dtype=(tl.int8, tl.int8),
-            is_pure=True,
-            pack=4,
+            E4M3_ASSEMBLY, ONE_OPERAND, [packed], dtype=(tl.int8, tl.int8), is_pure=True, pack=4
         )
         low, high = low.to(tl.float8e4nv, bitcast=True), high.to(tl.float8e4nv, bitcast=True)
     return low, high

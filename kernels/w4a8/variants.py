@@ -45,7 +45,7 @@ def _variant(kind: str, name: str, config: GemmConfig, uses_tma: bool) -> Kernel
     constexprs: dict[str, Any] = dict.fromkeys(set(w4a8_product.arg_names) - set(signature))
     constexprs |= {
         "KIND": kind, "SCALES": "float16", "BLOCK_M": config.block_m, "BLOCK_N": config.block_n,
-        "IS_SPLIT": config.split_k > 1, "EVEN_K": True, "TMA": uses_tma,
+        "IS_SPLIT": config.split_k > 1, "EVEN_K": True, "TMA": uses_tma, "STAGES": config.num_stages,
     }  # fmt: skip
     aligned = (*pointers, "n", "k", "x_stride", *(() if uses_tma else ("x",)))
     minimum = (9, 0) if uses_tma else (8, 0)
