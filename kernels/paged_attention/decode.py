@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from qmeter_native.kernels.packing.kv_cache import FORMATS, KvCacheFormat
 from qmeter_native.kernels.paged_attention.cache import PagedKvCache
 from qmeter_native.kernels.paged_attention.kernel import attend, combine
 
-__all__ = ["CANDIDATES", "DecodeConfig", "aot_variants", "default_config", "paged_attention"]
+__all__ = ["DecodeConfig", "aot_variants", "candidate_configs", "default_config", "paged_attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class DecodeConfig:
     """How a launch is cut.
 
     Attributes:
-        tokens: Of a tile: 32 or 64.
+        tokens: Of a tile: 32 or 64; of four bits 64, below which a thread would hold less than a whole register.
         splits: Parts of each context, 1 to 128.
         num_stages: Tiles' page numbers, then keys and values, that are fetched ahead; as Triton's.
     """
@@ -41,10 +42,10 @@ class DecodeConfig:
     num_stages: int = 5
 
 
-CANDIDATES = tuple(
-    DecodeConfig(tokens, splits, stages) for tokens in (32, 64) for stages in (3, 5) for splits in (1, 4, 16, 64)
-)
-"""What tuning tries."""
+def candidate_configs(form: KvCacheFormat) -> tuple[DecodeConfig, ...]:
+    """What tuning tries."""
+    tokens = (64,) if form.bits == 4 else (32, 64)
+    return tuple(DecodeConfig(*of) for of in product(tokens, (1, 2, 4, 8, 16, 32, 64), (3, 5)))
 
 
 def paged_attention(

@@ -61,7 +61,9 @@ def attend(
     q_row = first_row + tl.arange(0, 16)
     q_at = query + sequence.to(tl.int64) * q_sequence + q_row // GROUP_HEADS * q_token
     q_at += (head * GROUP_HEADS + q_row % GROUP_HEADS) * q_head
-    is_query = (q_row < tl.minimum(num_tokens * GROUP_HEADS, first_row + ROWS))[:, None] & (element < HEAD_SIZE)[None, :]
+    is_query = (q_row < tl.minimum(num_tokens * GROUP_HEADS, first_row + ROWS))[:, None] & (element < HEAD_SIZE)[
+        None, :
+    ]
     q, q_sum, factor = _to_half(tl.load(q_at[:, None] + element[None, :], mask=is_query, other=0.0), CODE)
     q = _query_operand(q, BLOCK_D, KEY_VECTOR, KW, CODE)
     q_sum = tl.reshape(_first_rows(q_sum[:, None], ROWS), (ROWS,))

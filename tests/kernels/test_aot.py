@@ -17,6 +17,10 @@ SHARED_BYTES = {"8.0": 163 << 10, "9.0": 227 << 10, "10.0": 227 << 10}
 """What a block may have (CUDA C++ Programming Guide, table of technical specifications)."""
 
 MODULES: tuple[str, ...] = (
+    "qmeter_native.kernels.activation.quantize",
+    "qmeter_native.kernels.activation.rms_norm",
+    "qmeter_native.kernels.paged_attention.decode",
+    "qmeter_native.kernels.paged_attention.write",
     "qmeter_native.kernels.scaled.variants",
     "qmeter_native.kernels.w4a8.variants",
     "qmeter_native.kernels.weight_only.variants",
