@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -85,7 +86,12 @@ class Format:
 
 def product_constants(weight: WeightOnlyTensor, dtype: Any, config: GemmConfig) -> dict[str, Any]:
     """Arguments of the product of this weight."""
-    return Format.of(weight, dtype).product_constants(config)
+    return _product_constants(Format.of(weight, dtype), config)
+
+
+@cache
+def _product_constants(format_: Format, config: GemmConfig) -> dict[str, Any]:
+    return format_.product_constants(config)
 
 
 def dequantize_constants(weight: WeightOnlyTensor, dtype: Any) -> dict[str, Any]:

@@ -82,14 +82,14 @@ def dequantize_kernel(weight: WeightOnlyTensor, dtype: Any | None = None, out: A
     if tuple(out.shape) != weight.shape or not out.is_contiguous() or out.device != weight.device:
         raise UsageError(f"out is {tuple(out.shape)} on {out.device}", f"Give {weight.shape} on {weight.device}.")
     check_capability("Dequantization", out.device, (8, 0))
-    n, k = weight.shape
+    (n, k), layout = weight.shape, weight.layout
     unread = weight.row_scales
     scales, zeros, table, order = (
         unread if tensor is None else tensor for tensor in (weight.scales, weight.zeros, weight.table, weight.order)
     )
-    dequantize_tile_kernel[(weight.words.shape[1], triton.cdiv(n, 64))](
+    dequantize_tile_kernel[(layout.tiles, triton.cdiv(n, 64))](
         weight.words, scales, zeros, weight.row_scales, table, order, out,
-        n, k, weight.words.shape[1], weight.padded_shape[0] // 2,
+        n, k, layout.tiles, layout.padded_shape[0] // 2,
         HAS_ORDER=weight.order is not None, **dequantize_constants(weight, out.dtype), num_warps=NUM_WARPS,
     )  # fmt: skip
     return out

@@ -46,8 +46,9 @@ def weight_only_gemm(
         rows = rows.index_select(1, weight.order)
     out = torch.empty((rows.shape[0], n), dtype=x.dtype, device=x.device)
     if rows.shape[0]:
-        chosen = config or choose_config(weight, rows.shape[0])
-        _launch(rows, weight, bias, out, check_config(chosen, weight, rows.shape[0]))
+        m, layout = rows.shape[0], weight.layout
+        chosen = choose_config(layout, m) if config is None else check_config(config, layout, m)
+        _launch(rows, weight, bias, out, chosen)
     return out.reshape(*x.shape[:-1], n)
 
 
@@ -67,7 +68,7 @@ def check_arguments(x: Any, weight: WeightOnlyTensor, bias: Any | None) -> None:
 
 
 def _launch(rows: Any, weight: WeightOnlyTensor, bias: Any | None, out: Any, config: GemmConfig) -> None:
-    m, (n, k) = rows.shape[0], weight.shape
+    m, (n, k), layout = rows.shape[0], weight.shape, weight.layout
     blocks = -(-m // config.block_m) * -(-n // config.block_n)
     partials = out
     if config.split_k > 1:
@@ -79,7 +80,7 @@ def _launch(rows: Any, weight: WeightOnlyTensor, bias: Any | None, out: Any, con
     )
     weight_only_kernel[(blocks, config.split_k)](
         rows, weight.words, scales, zeros, weight.row_scales, bias_or_unread, table, out, partials, weight.counters,
-        m, n, k, weight.words.shape[1], weight.padded_shape[0] // 2, config.split_k,
-        HAS_BIAS=bias is not None, EVEN_K=k % weight.tile_k == 0, **product_constants(weight, rows.dtype, config),
+        m, n, k, layout.tiles, layout.padded_shape[0] // 2, config.split_k,
+        HAS_BIAS=bias is not None, EVEN_K=k % layout.tile_k == 0, **product_constants(weight, rows.dtype, config),
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip

@@ -43,7 +43,7 @@ def load_words(pointers, TILES: tl.constexpr, SPAN: tl.constexpr):
     return tl.reshape(tl.permute(words, (0, 2, 6, 3, 1, 5, 4, 7)), (64 * TILES, SPAN))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m_size", "splits"])
 def weight_only_kernel(
     x, words, scales, zeros, row_scales, bias, table, out, partials, counters,
     m_size, n_size, k_size, tiles, half_rows, splits,

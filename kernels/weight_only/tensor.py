@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,11 +12,9 @@ from torch.nn.functional import pad
 from qmeter_native.errors import UsageError
 from qmeter_native.kernels.quantized_weight import CodebookWeight, IntegerWeight, ScaledWeight
 from qmeter_native.kernels.weight_only.encoding import ENCODINGS, Encoding, pack_pairs, tile_words
+from qmeter_native.kernels.weight_only.layout import Layout
 
 __all__ = ["WeightOnlyTensor"]
-
-ROW_MULTIPLE = 128
-"""Outputs are padded to this: the largest tile of most configurations."""
 
 _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Of codes 0 to 7; those of 8 to 15 are negative (OCP Microscaling Formats, section 5.3.3)."""
@@ -85,19 +82,9 @@ class WeightOnlyTensor:
         )
 
     @property
-    def encoding(self) -> Encoding:
-        """How its codes are packed."""
-        return ENCODINGS[self.kind]
-
-    @property
-    def tile_k(self) -> int:
-        """Inputs of a tile."""
-        return self.encoding.parts * self.span
-
-    @property
-    def padded_shape(self) -> tuple[int, int]:
-        """N and K as they are stored."""
-        return int(self.row_scales.shape[0]), int(self.words.shape[1]) * self.tile_k
+    def layout(self) -> Layout:
+        """Its shape and format."""
+        return Layout(self.shape, self.kind, self.span, self.group_size, self.words.device)
 
     @property
     def device(self) -> Any:
@@ -201,27 +188,24 @@ def _assemble(
     n, k = codes.shape
     group_size = 0 if group_size >= k else group_size
     encoding = ENCODINGS[kind]
-    span = _span(encoding, group_size)
-    tile_k = encoding.parts * span
-    more_rows, more_columns = -n % ROW_MULTIPLE, -k % tile_k
-    tiles = (k + more_columns) // tile_k
-    padded = pad(codes, (0, more_columns, 0, more_rows)).reshape(-1, tiles, encoding.parts, span)
-    groups = math.ceil((k + more_columns) / group_size) if group_size else 1
+    layout = Layout((n, k), kind, _span(encoding, group_size), group_size, codes.device)
+    rows, columns = layout.padded_shape
+    padded = pad(codes, (0, columns - k, 0, rows - n)).reshape(rows, layout.tiles, encoding.parts, layout.span)
     row_scales, group_scales = _split_scales(scales.float(), encoding.exponent, one_group=group_size == 0)
     return WeightOnlyTensor(
-        shape=(n, k),
+        shape=layout.shape,
         dtype=dtype,
         kind=kind,
-        span=span,
+        span=layout.span,
         group_size=group_size,
         words=tile_words(encoding.pack(padded)),
-        scales=None if group_scales is None else _pairs(group_scales, groups, more_rows),
-        zeros=None if zeros is None else _pairs(zeros, groups, more_rows),
-        row_scales=pad(row_scales, (0, more_rows)),
+        scales=None if group_scales is None else _pairs(group_scales, layout),
+        zeros=None if zeros is None else _pairs(zeros, layout),
+        row_scales=pad(row_scales, (0, rows - n)),
         table=table,
         float_zeros=zeros is not None and zeros.dtype.is_floating_point,
         order=order,
-        counters=torch.zeros((n + more_rows) // 64 * 16, dtype=torch.int32, device=codes.device),
+        counters=torch.zeros(layout.num_counters, dtype=torch.int32, device=codes.device),
         values=() if table is None else tuple(float(value) for value in table.tolist()),
     )
 
@@ -253,5 +237,7 @@ def _split_scales(scales: Any, exponent: int, one_group: bool) -> tuple[Any, Any
     return torch.ldexp(one, binades - 1), groups
 
 
-def _pairs(values: Any, groups: int, more_rows: int) -> Any:
-    return pack_pairs(pad(values.to(torch.float16), (0, groups - values.shape[1], 0, more_rows)))
+def _pairs(values: Any, layout: Layout) -> Any:
+    """Of the padded outputs and groups."""
+    more_groups, more_rows = layout.groups - values.shape[1], layout.padded_shape[0] - layout.shape[0]
+    return pack_pairs(pad(values.to(torch.float16), (0, more_groups, 0, more_rows)))
