@@ -93,9 +93,12 @@ def _said(setting: Any) -> str | None:
 
 
 def _format(method: str, engine: EngineInfo | None) -> KernelFormat | None:
-    name = FORMAT_OF_METHOD.get(method)
-    if method == "compressed-tensors" and engine is not None:
-        name = _compressed_tensors(engine.effective.get("quantization_config"))
+    """By what the configuration calls its method; engines have names of their own for some."""
+    config = None if engine is None else engine.effective.get("quantization_config")
+    named = config.get("quant_method") if isinstance(config, dict) else None
+    name = FORMAT_OF_METHOD.get(method) or FORMAT_OF_METHOD.get(str(named))
+    if "compressed-tensors" in (method, named):
+        name = _compressed_tensors(config)
     return None if name is None else FORMATS[name]
 
 

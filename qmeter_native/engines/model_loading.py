@@ -23,11 +23,13 @@ class LoadedModel:
 
     Attributes:
         model: transformers' model.
+        quantization: The method by which it was quantized on the fly, or ``quant_method`` of its checkpoint; None: not.
         quantization_config: As a checkpoint that is computed with as this model is has it in its ``config.json``; None:
             not quantized.
     """
 
     model: Any
+    quantization: str | None = None
     quantization_config: dict[str, Any] | None = None
 
 
@@ -97,7 +99,7 @@ def _quantized(model: Any, device: Any, quantization: str) -> LoadedModel:
 
     quantize_model(model, quantization, device=device)
     materialize(model, device)
-    return LoadedModel(model.to(device), dict(method_named(quantization).config))
+    return LoadedModel(model.to(device), quantization, dict(method_named(quantization).config))
 
 
 def _read_quantized(source: ModelSource, folder: Path, device: Any, dtype: Any, quantization: str) -> LoadedModel:
@@ -108,7 +110,7 @@ def _read_quantized(source: ModelSource, folder: Path, device: Any, dtype: Any, 
     if quantization != "none":
         raise UsageError(f"{source.name} is quantized already ({config['quant_method']})", "Leave --quantization out.")
     model = read_checkpoint(folder, source.config, device=device, dtype=dtype)
-    return LoadedModel(model, dict(checkpoint_format(config).config))
+    return LoadedModel(model, str(config["quant_method"]), dict(checkpoint_format(config).config))
 
 
 def _quantized_folder(source: ModelSource) -> Path | None:

@@ -215,7 +215,7 @@ def _info(options: EngineOptions, loaded: LoadedModel, settings: dict[str, Any])
         "device_name": torch.cuda.get_device_name(model.device) if is_cuda else "CPU",
         "num_threads": None if is_cuda else torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "quantization": None if quantization is None else quantization["quant_method"],
+        "quantization": loaded.quantization,
         "quantization_config": quantization,
         "quantized_layers": quantized_layers(model),
         "quantized_products": None if quantization is None else "Triton kernels" if is_cuda else "torch, dequantized",
@@ -225,4 +225,5 @@ def _info(options: EngineOptions, loaded: LoadedModel, settings: dict[str, Any])
         "torch": torch.__version__,
         **settings,
     }
-    return EngineInfo("transformers", transformers.__version__, options.model, asdict(options), effective)
+    requested = {**asdict(options), "quantization": None if options.quantization == "none" else options.quantization}
+    return EngineInfo("transformers", transformers.__version__, options.model, requested, effective)

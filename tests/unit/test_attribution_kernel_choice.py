@@ -10,6 +10,7 @@ from qmeter_native.attribution.report import attribute
 from qmeter_native.model.kernel_choice import KernelChoice
 from qmeter_native.model.manifest import EngineInfo
 from qmeter_native.model.report import AttributionReport
+from qmeter_native.quantization.methods import METHODS
 from tests.factories import ATTENTION, CaptureBuilder
 
 FP16 = "nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNN"
@@ -139,6 +140,18 @@ def test_weights_that_are_unpacked_first_are_no_fallback() -> None:
 
 def test_names_that_do_not_tell_their_format_accuse_nobody() -> None:
     assert choice_of({MOE: 900, FP16: 100}, {"quantization": "fp8"}).is_fallback is None
+
+
+@pytest.mark.parametrize(
+    ("method", "kernel"),
+    [("nf4", "weight_only_kernel"), ("gptq-8bit", "weight_only_kernel"), ("int8", "scaled_product")],
+)
+def test_a_method_of_ours_is_carried_out_by_our_kernels(method: str, kernel: str) -> None:
+    effective = {"quantization": method, "quantization_config": dict(METHODS[method].config)}
+    choice = choice_of({kernel: 900, FP16: 100}, effective)
+    assert choice.is_fallback is False
+    assert method in choice.message
+    assert choice_of({FP16: 1000}, effective).is_fallback is True
 
 
 @pytest.mark.parametrize("effective", [{"quantization": None}, {"quantization": "none"}, {"quantization": "bfloat16"}])

@@ -96,7 +96,7 @@ def test_the_embedded_engine_serves_a_quantized_checkpoint(tmp_path: Path) -> No
         info = engine.info
     assert result.failure is None
     assert result.requests.num_output_tokens.tolist() == [4, 4]
-    assert info.requested["quantization"] == "none"
+    assert info.requested["quantization"] is None
     assert info.effective["quantization"] == "gptq"
     assert info.effective["quantization_config"]["group_size"] == 128
     assert info.effective["quantized_layers"] == {"weight_only": 14}
