@@ -104,10 +104,10 @@ def _check_config(config: GemmConfig, m: int, weight: ScaledTensor) -> None:
 def _config(device: Any, weight: ScaledTensor, m: int) -> GemmConfig:
     """The tuned tiles for this GPU, else the default."""
     n, k = weight.shape
-    capability, multiprocessors = gpu_of(device)
+    gpu = gpu_of(device)
     kernel = f"scaled_{'int8' if weight.dtype == torch.int8 else 'fp8'}{'_block' if weight.is_block_scaled else ''}"
-    tuned = tuned_config(kernel, capability, m, n, k)
-    return tuned or default_config(m, n, k, multiprocessors, capability, weight.is_block_scaled)
+    tuned = tuned_config(kernel, gpu[0], m, n, k)
+    return tuned or default_config(m, n, k, *gpu, weight.is_block_scaled)
 
 
 def _launch(

@@ -11,9 +11,11 @@ from itertools import product
 from qmeter_native.kernels.gemm_config import GemmConfig
 from qmeter_native.kernels.scaled.tensor import SPLIT_TILES
 
-__all__ = ["candidate_configs", "default_config", "is_roomy", "split_of", "swaps_operands"]
+__all__ = ["H200", "candidate_configs", "default_config", "is_roomy", "split_of", "swaps_operands"]
 
 _LARGEST_SPLIT = 16
+H200 = ((9, 0), 132)
+"""Compute capability and multiprocessors."""
 
 
 def swaps_operands(config: GemmConfig) -> bool:
@@ -27,7 +29,7 @@ def is_roomy(capability: tuple[int, int]) -> bool:
 
 
 def default_config(
-    m: int, n: int, k: int, multiprocessors: int, capability: tuple[int, int], is_block_scaled: bool
+    m: int, n: int, k: int, capability: tuple[int, int], multiprocessors: int, is_block_scaled: bool
 ) -> GemmConfig:
     """Tiles that fit every GPU of a capability."""
     is_deep = m <= 64 and not is_block_scaled and capability >= (9, 0) and is_roomy(capability)
@@ -47,12 +49,16 @@ def default_config(
 
 
 def candidate_configs(m: int, n: int, k: int, is_block_scaled: bool = False) -> tuple[GemmConfig, ...]:
-    """Tiles worth timing for a product on a GPU with 227 KB of shared memory a block (compute capability 9.0 and up).
+    """Tiles worth timing for a product on a GPU with 227 KB of shared memory a block, such as an H200; defaults first.
 
     Splits over inputs are for few tokens, persistent programs for many.
     """
-    if m <= 64:
-        return tuple(_small(m, n, k, is_block_scaled))
+    found = _small(m, is_block_scaled) if m <= 64 else _large(m, is_block_scaled)
+    default = default_config(m, n, k, *H200, is_block_scaled)
+    return tuple(dict.fromkeys((default, *(config for config in found if _is_sensible(config, m, n, k)))))
+
+
+def _large(m: int, is_block_scaled: bool) -> list[GemmConfig]:
     shapes = ((64, 128, 4), (64, 256, 4), (128, 128, 4), (128, 128, 8), (128, 256, 8), (256, 128, 8))
     ways = ((1, 0), (2, 0), (4, 0), (1, 1)) if m <= 256 else ((1, 0), (1, 1), (1, 2))  # splits, persistent programs
     found = []
@@ -63,7 +69,7 @@ def candidate_configs(m: int, n: int, k: int, is_block_scaled: bool = False) -> 
         stores = 2 * block_m * block_n if persistent else 0  # what is stored, while the next tile's loads arrive
         if accumulator <= 128 and max(1, persistent) * (loads + stores) <= 220 << 10:
             found.append(GemmConfig(block_m, block_n, 128, split_k, warps, stages, persistent))
-    return tuple(config for config in found if _is_sensible(config, m, n, k))
+    return found
 
 
 def split_of(m: int, n: int, k: int, block_m: int, block_n: int, block_k: int, multiprocessors: int) -> int:
@@ -74,14 +80,14 @@ def split_of(m: int, n: int, k: int, block_m: int, block_n: int, block_k: int, m
     return max(1, min(2 * multiprocessors // tiles, k // (4 * block_k), _LARGEST_SPLIT))
 
 
-def _small(m: int, n: int, k: int, is_block_scaled: bool) -> list[GemmConfig]:
+def _small(m: int, is_block_scaled: bool) -> list[GemmConfig]:
     block_m = 16 if m <= 16 else 32 if m <= 32 else 64
     depths = (128,) if is_block_scaled else (128, 256, 512)
     found = []
     for block_n, block_k, split_k, stages in product((64, 128), depths, (1, 2, 3, 4, 6, 8), (3, 5)):
         if (block_m + block_n) * block_k * stages <= 220 << 10:
             found.append(GemmConfig(block_m, block_n, block_k, split_k, 4, stages))
-    return [config for config in found if _is_sensible(config, m, n, k)]
+    return found
 
 
 def _is_sensible(config: GemmConfig, m: int, n: int, k: int) -> bool:

@@ -61,9 +61,9 @@ def w4a8_gemm(
     out = torch.empty(m, n, dtype=out_dtype, device=x.device)
     if m == 0:
         return out
-    capability, multiprocessors = gpu_of(x.device)
-    config = config or tuned_config(f"w4a8_{weight.kind}", capability, m, n, k)
-    config = config or default_config(m, n, k, multiprocessors, capability)
+    gpu = gpu_of(x.device)
+    config = config or tuned_config(f"w4a8_{weight.kind}", gpu[0], m, n, k)
+    config = config or default_config(m, n, k, *gpu)
     _check_config(config, m, n)
     if weight.kind != CHANNEL:
         x_sums = None

@@ -196,4 +196,4 @@ def _w4a8(weight: Any) -> Tunable:
             activation.values, activation.flat_scales, prepared, out_dtype=activation.out_dtype, config=config
         )
 
-    return Tunable(f"w4a8_{prepared.kind}", lambda m: w4a8.candidate_configs(m, n, k), product)
+    return Tunable(f"w4a8_{prepared.kind}", lambda m: w4a8.candidate_configs(m, n, k, prepared.kind == "fp8"), product)

@@ -82,7 +82,7 @@ def test_every_candidate_of_tiles_multiplies_right(kind: str, m: int) -> None:
     n, k = 1152, 2048
     x, weight, x_scales = inputs_of(kind, m, k), weight_of(kind, n, k), positive(m, seed=5)
     prepared = W4A8Tensor.prepare(weight)
-    for config in candidate_configs(m, n, k):
+    for config in candidate_configs(m, n, k, kind in SCALES):
         assert_right(w4a8_gemm(x, x_scales, prepared, config=config), x, x_scales, weight)
 
 

@@ -237,7 +237,7 @@ def test_tiles_that_do_not_fit_a_block_scaled_weight_are_refused() -> None:
 @pytest.mark.parametrize("m", [1, 16, 64, 200, 4096])
 def test_default_and_candidate_tiles_fit_shared_memory(m: int, is_block_scaled: bool) -> None:
     for capability, limit in (((8, 0), 163), ((8, 9), 99), ((9, 0), 227), ((10, 0), 227), ((12, 0), 99)):
-        config = default_config(m, 4096, 14336, 132, capability, is_block_scaled)
+        config = default_config(m, 4096, 14336, capability, 132, is_block_scaled)
         assert (config.block_m + config.block_n) * config.block_k * config.num_stages <= limit << 10
     candidates = candidate_configs(m, 4096, 14336, is_block_scaled)
     assert candidates

@@ -253,7 +253,7 @@ def test_inner_scales_below_one_are_refused() -> None:
 @pytest.mark.parametrize("m", [1, 16, 64, 200, 4096])
 def test_default_and_candidate_tiles_fit_shared_memory(m: int) -> None:
     for capability, limit in (((8, 0), 163), ((8, 9), 99), ((9, 0), 227), ((10, 0), 227), ((12, 0), 99)):
-        assert shared_bytes(default_config(m, 4096, 14336, 132, capability)) <= limit << 10
+        assert shared_bytes(default_config(m, 4096, 14336, capability, 132)) <= limit << 10
     assert candidate_configs(m, 4096, 14336)
 
 
