@@ -226,8 +226,8 @@ def aot_variants() -> tuple[KernelVariant, ...]:
     """Every kind of code at 128 elements a head, split; 64 and 256 elements of some; and the sum of splits."""
     variants = []
     for form in FORMATS:
-        if form.name == "fp8":
-            continue  # the kernel of fp8_per_token_head
+        if form.name in ("fp8", "float16"):
+            continue  # the kernels of fp8_per_token_head and bfloat16
         minimum = (8, 9) if form.dtype == torch.float8_e4m3fn else (8, 0)
         sizes = {"int8_per_token_head": (64, 128, 256), "int4_per_token_head": (64, 128)}.get(form.name, (128,))
         variants += [_attend_variant(form, size, minimum) for size in sizes]

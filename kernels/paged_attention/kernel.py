@@ -77,11 +77,11 @@ def attend(
     start, end = first * TOKENS, tl.minimum((first + tiles) * TOKENS, context)
 
     octet = tl.arange(0, TOKENS // 8)
-    STORED: tl.constexpr = BLOCK_D // 2 if CODE == "int4" else BLOCK_D
-    STORED_SIZE: tl.constexpr = HEAD_SIZE // 2 if CODE == "int4" else HEAD_SIZE
-    k_element = _key_offsets(STORED, KEY_VECTOR)
+    stored_d: tl.constexpr = BLOCK_D // 2 if CODE == "int4" else BLOCK_D
+    stored_size: tl.constexpr = HEAD_SIZE // 2 if CODE == "int4" else HEAD_SIZE
+    k_element = _key_offsets(stored_d, KEY_VECTOR)
     k_rows = keys + head * k_head + tl.arange(0, 8)[:, None, None, None] * k_token + k_element
-    v_element = _value_offsets(STORED, VALUE_VECTOR)
+    v_element = _value_offsets(stored_d, VALUE_VECTOR)
     v_of_eight = tl.arange(0, 4)[:, None, None, None, None, None] * 2 + tl.arange(0, 2)[None, None, None, :, None, None]
     v_rows = values + head * v_head + v_of_eight * v_token + v_element
     table = block_table + sequence.to(tl.int64) * table_row
@@ -97,9 +97,9 @@ def attend(
         token = begin + tl.arange(0, TOKENS)
         k_at = k_rows + (page * k_page + slot * k_token)[None, None, :, None]
         k_within = (of_octet[None, None, :, None] + tl.arange(0, 8)[:, None, None, None] < end) & (
-            k_element < STORED_SIZE
+            k_element < stored_size
         )
-        k_codes = _key_operand(tl.load(k_at, mask=k_within, other=0), STORED, KEY_VECTOR, TOKENS, KW)
+        k_codes = _key_operand(tl.load(k_at, mask=k_within, other=0), stored_d, KEY_VECTOR, TOKENS, KW)
         score = _first_rows(_dot(q, _decoded(k_codes, CODE, HAS_FP8)), ROWS)
         if CODE != "half":
             k_scale, k_least = _scales(
@@ -130,8 +130,8 @@ def attend(
                 least = least * decay + tl.sum(weight * v_least[None, :], axis=1)
             weight = weight * (v_scale * (1.0 / unit))[None, :]
         v_at = v_rows + (page * v_page + slot * v_token)[None, None, :, None, None, None]
-        v_within = (of_octet[None, None, :, None, None, None] + v_of_eight < end) & (v_element < STORED_SIZE)
-        v_codes = _value_operand(tl.load(v_at, mask=v_within, other=0), STORED, VALUE_VECTOR, TOKENS, KW)
+        v_within = (of_octet[None, None, :, None, None, None] + v_of_eight < end) & (v_element < stored_size)
+        v_codes = _value_operand(tl.load(v_at, mask=v_within, other=0), stored_d, VALUE_VECTOR, TOKENS, KW)
         value = _decoded(v_codes, CODE, HAS_FP8)
         acc = acc * shrink[None, :] + _dot(value, _probability_operand(weight.to(value.dtype), TOKENS, KW, ROWS))
 

@@ -38,6 +38,8 @@ def _execute(name: str, values: list[int]) -> int:
         return values[0] << values[1]
     if name == "and.b32":
         return values[0] & values[1]
+    if name == "xor.b32":
+        return values[0] ^ values[1]
     if name == "lop3.b32":
         assert values[3] == 0xEA, "(a & b) | c"
         return values[0] & values[1] | values[2]
@@ -45,6 +47,8 @@ def _execute(name: str, values: list[int]) -> int:
         return values[0] * values[1] + values[2]
     if name == "prmt.b32":
         return _permuted(*values)
+    if name == "sub.rn.f16x2":
+        return _execute("fma.rn.f16x2", [values[0], 0x3C003C00, values[1] ^ 0x80008000])  # a * 1 + (-b)
     dtype = {"fma.rn.f16x2": torch.float16, "fma.rn.bf16x2": torch.bfloat16}[name]
     halves = [[_value(value >> 16 * half & 0xFFFF, dtype) for value in values] for half in range(2)]
     low, high = (_bits(a * b + c, dtype) for a, b, c in halves)
