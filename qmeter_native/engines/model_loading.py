@@ -94,12 +94,11 @@ def _draw(source: ModelSource, device: Any, dtype: Any, seed: int, quantization:
 def _quantized(model: Any, device: Any, quantization: str) -> LoadedModel:
     """Layers go to the device one by one and quantized, then the rest."""
     from qmeter_native.quantization.empty_model import materialize
-    from qmeter_native.quantization.methods import method_named
-    from qmeter_native.quantization.quantize_model import quantize_model
+    from qmeter_native.quantization.quantize_model import quantize_model, rounded_config
 
     quantize_model(model, quantization, device=device)
     materialize(model, device)
-    return LoadedModel(model.to(device), quantization, dict(method_named(quantization).config))
+    return LoadedModel(model.to(device), quantization, rounded_config(quantization))
 
 
 def _read_quantized(source: ModelSource, folder: Path, device: Any, dtype: Any, quantization: str) -> LoadedModel:

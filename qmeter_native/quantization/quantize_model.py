@@ -11,7 +11,7 @@ from qmeter_native.quantization.empty_model import initialize
 from qmeter_native.quantization.layer_names import is_named
 from qmeter_native.quantization.methods import method_named
 
-__all__ = ["linear_layers", "quantize_model"]
+__all__ = ["linear_layers", "quantize_model", "rounded_config"]
 
 
 def quantize_model(model: Any, method: str, *, skip: Collection[str] = ("lm_head",), device: Any | None = None) -> Any:
@@ -33,7 +33,7 @@ def quantize_model(model: Any, method: str, *, skip: Collection[str] = ("lm_head
     Raises:
         UsageError: No method goes by that name, or a layer's sizes do not suit it; nothing has been replaced then.
     """
-    layout = checkpoint_format(method_named(method).config)
+    layout = checkpoint_format(rounded_config(method))
     layers = linear_layers(model, skip)
     formats = {name: found for name in layers if (found := layout.layer(name)) is not None}
     for name, found in formats.items():
@@ -41,6 +41,16 @@ def quantize_model(model: Any, method: str, *, skip: Collection[str] = ("lm_head
     for name, found in formats.items():
         _quantize_layer(model, name, layers.pop(name), found, device)
     return model
+
+
+def rounded_config(method: str) -> dict[str, Any]:
+    """``quantization_config`` of what `quantize_model` makes: a method's, without the act-order that needs calibration.
+
+    Raises:
+        UsageError: No method goes by that name.
+    """
+    config = dict(method_named(method).config)
+    return {**config, "desc_act": False} if config.get("desc_act") else config
 
 
 def linear_layers(model: Any, skip: Collection[str] = ("lm_head",)) -> dict[str, Any]:

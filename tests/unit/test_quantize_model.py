@@ -20,7 +20,7 @@ from qmeter_native.quantization.checkpoint_formats.families import checkpoint_fo
 from qmeter_native.quantization.llm_int8_linear import LlmInt8Linear
 from qmeter_native.quantization.methods import METHODS, method_names
 from qmeter_native.quantization.quant_linear import QuantLinear
-from qmeter_native.quantization.quantize_model import quantize_model
+from qmeter_native.quantization.quantize_model import quantize_model, rounded_config
 from qmeter_native.work.scheme import read_scheme
 from qmeter_native.workload.load_generator import run_workload
 from qmeter_native.workload.workload import Workload
@@ -58,7 +58,7 @@ def test_logits_stay_near_those_of_float32(method: str, logits: Any) -> None:
 
 @pytest.mark.parametrize("method", method_names())
 def test_the_work_model_counts_what_a_layer_holds(method: str) -> None:
-    config = METHODS[method].config
+    config = rounded_config(method)
     scheme, reason = read_scheme(str(config["quant_method"]), config, "float16")
     assert reason is None
     assert scheme is not None
@@ -114,6 +114,13 @@ def test_layers_are_skipped_by_the_last_part_of_their_names() -> None:
     quantized = [name for name, module in model.named_modules() if isinstance(module, QuantLinear)]
     assert len(quantized) == 3 * 4
     assert not any("mlp" in name or "layers.1." in name for name in quantized)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_act_order_is_left_to_calibration(method: str) -> None:
+    config = rounded_config(method)
+    assert not config.get("desc_act")
+    assert config == {**METHODS[method].config, **({"desc_act": False} if "desc_act" in config else {})}
 
 
 def test_an_unknown_method_is_refused_with_the_names_of_all() -> None:
