@@ -1,4 +1,5 @@
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: N803
 """Quantizers of activations: by token, by group of a token's elements, and by a given scale; also behind SwiGLU.
 
 A program takes one row (or some groups of one). The first block of a row stays in registers between the maximum and

@@ -1,4 +1,5 @@
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: N803
 """RMS norm with the residual sum before it, and its output quantized by token: what stands between serving's layers.
 
 A program takes one row: the first block of it stays in registers, what exceeds it is read twice, the second time from

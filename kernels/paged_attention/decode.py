@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 """Attention of the newest tokens of each sequence over a paged cache: one a sequence, or a few where some are drafts.
 
 The context of a sequence is split, each split attended to by itself, and the parts combined (Dao et al. 2023,

@@ -1,4 +1,5 @@
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: N803
 """The kernel of decoding: one warp attends with up to 16 queries of one group of heads to a part of the context.
 
 Memory bounds it, so keys and values go to the tensor cores as they come: a thread copies 16 bytes at a time, and what

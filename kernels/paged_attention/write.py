@@ -1,4 +1,5 @@
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
+# ruff: noqa: N803
 """Writes new keys and values into pages, quantized as the cache's format wants it.
 
 A program takes one head of one token. Bytes moved for T tokens: ``4 T G D`` read, and
