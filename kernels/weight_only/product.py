@@ -173,7 +173,7 @@ def _sum_of_splits(partials, counter, total, splits):
     is_last = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == splits - 1
     if is_last:
         total = tl.zeros((N, M), tl.float32)
-        for split in tl.range(0, splits, loop_unroll_factor=3):
+        for split in tl.range(0, splits, loop_unroll_factor=8):
             total += tl.load(cells + split * (N * M), cache_modifier=".cg")  # not from L1, which may be older
         tl.store(counter, 0)
     return total, is_last
