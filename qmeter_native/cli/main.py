@@ -36,6 +36,7 @@ SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
         CommandEntry("trace", "Record kernels, requests and energy of an engine, a server or any CUDA command."),
         CommandEntry("ctl", "Switch the tracing of a launched command on and off while it runs."),
         CommandEntry("kernels", "Time this project's quantized kernels beside their peers, and say what runs here."),
+        CommandEntry("quality", "Say how much worse a model becomes by quantization."),
     ),
     "Look": (
         CommandEntry("report", "Say which kernel spent the time and the joules, for which request."),

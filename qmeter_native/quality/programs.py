@@ -9,7 +9,7 @@ import codeop
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import Any, Final
 
 import numpy as np
@@ -51,12 +51,14 @@ def beginnings_of(files: Mapping[str, Sequence[bytes]], num_beginnings: int) -> 
         files: Contents by module.
         num_beginnings: At most.
     """
-    by_module = [
-        chain.from_iterable(_beginnings(block, content) for content in contents)
-        for block, contents in enumerate(files.values())
-    ]
+    by_module = [_of_module(block, contents) for block, contents in enumerate(files.values())]
     in_turn = (each for turn in zip_longest(*by_module) for each in turn if each is not None)
     return [each for each, _ in zip(in_turn, range(num_beginnings), strict=False)]
+
+
+def _of_module(block: int, contents: Sequence[bytes]) -> Iterator[Beginning]:
+    for content in contents:
+        yield from _beginnings(block, content)
 
 
 def _beginnings(block: int, content: bytes) -> Iterator[Beginning]:
