@@ -10,7 +10,7 @@ from qmeter_native.errors import UsageError
 from qmeter_native.work.gemm_work import InputScales, Work, product_work
 from qmeter_native.work.scheme import WeightLayout
 
-__all__ = ["FORMATS", "KERNELS", "KernelEntry", "KernelFormat", "format_named", "why_not_here"]
+__all__ = ["FORMATS", "KERNELS", "KernelEntry", "KernelFormat", "format_named", "why_no_kernel", "why_not_here"]
 
 _ROW: Final = InputScales()
 _TENSOR: Final = InputScales(scale_bits=0)
@@ -179,3 +179,15 @@ def why_not_here(entry: KernelEntry, capability: tuple[int, int] | None, activat
     if capability < minimum:
         return f"it needs compute capability {minimum[0]}.{minimum[1]}, and the GPU has {capability[0]}.{capability[1]}"
     return None
+
+
+def why_no_kernel(label: str, capability: tuple[int, int]) -> str | None:
+    """Why no kernel of this package multiplies weights of a format on a GPU; None if one does.
+
+    Args:
+        label: Of `FORMATS`.
+        capability: Of the GPU.
+    """
+    activation = format_named(label).activations[0]
+    reasons = [why_not_here(entry, capability, activation) for entry in KERNELS if label in entry.formats]
+    return None if None in reasons else next(iter(reasons), "no kernel is here")

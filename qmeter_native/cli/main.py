@@ -31,6 +31,7 @@ SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
     "Prepare": (
         CommandEntry("doctor", "Say what this machine can measure, what not, and what to do."),
         CommandEntry("calibrate", "Measure a GPU: its energy sensor, its ceilings, what a byte and a FLOP cost."),
+        CommandEntry("quantize", "Write a quantized checkpoint of a model that engines load."),
     ),
     "Measure": (
         CommandEntry("trace", "Record kernels, requests and energy of an engine, a server or any CUDA command."),

@@ -54,7 +54,8 @@ def _fast(tokenizer: Any, config: Any, word_of: Any) -> Any:
 
 def _letters_of_bytes() -> list[str]:
     """The letter that stands for each byte in byte-level vocabularies since GPT-2: printable Latin-1 for itself, all
-    others for the code points from 256 on, in order."""
+    others for the code points from 256 on, in order.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -33,7 +33,10 @@ def quantize_model(model: Any, method: str, *, skip: Collection[str] = ("lm_head
     Raises:
         UsageError: No method goes by that name, or a layer's sizes do not suit it; nothing has been replaced then.
     """
-    layout = checkpoint_format(rounded_config(method))
+    config = rounded_config(method)
+    if not config:  # a method for caches only
+        return model
+    layout = checkpoint_format(config)
     layers = linear_layers(model, skip)
     formats = {name: found for name in layers if (found := layout.layer(name)) is not None}
     for name, found in formats.items():

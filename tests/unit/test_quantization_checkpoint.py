@@ -11,7 +11,7 @@ from qmeter_native.quantization.checkpoint_cache import cache_folder, shape_chec
 from qmeter_native.quantization.checkpoint_process import write_in_a_process
 from qmeter_native.quantization.checkpoint_writer import write_checkpoint
 from qmeter_native.quantization.method import UNQUANTIZED
-from qmeter_native.quantization.methods import method_named, method_names
+from qmeter_native.quantization.methods import method_named, method_names, weight_method_names
 from qmeter_native.quantization.model_parameters import format_of
 
 torch = pytest.importorskip("torch")
@@ -51,7 +51,7 @@ def test_an_fp8_weight_comes_back_within_the_precision_of_e4m3():
     assert ((back - weight).abs() <= weight.abs() / 16 + stored["weight_scale"] * 2**-9).all()
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", weight_method_names())
 def test_what_is_stored_has_the_size_that_the_method_announces(name: str):
     method, (n, k) = method_named(name), (4096, 1024)
     stored = _stored(name, (torch.randn(n, k) * 0.02).bfloat16())
@@ -60,7 +60,7 @@ def test_what_is_stored_has_the_size_that_the_method_announces(name: str):
     assert size - unread == pytest.approx(method.layout.num_bytes(n, k), rel=0.01)
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", weight_method_names())
 def test_random_codes_use_most_of_what_their_bits_can_say(name: str):
     layer = format_of(method_named(name)).layer("layer")
     weight = layer.unpack(layer.store((torch.randn(256, 512) * 0.02).bfloat16()))
@@ -71,7 +71,7 @@ def test_random_codes_use_most_of_what_their_bits_can_say(name: str):
     assert 0.7 * bits < entropy <= bits  # zeros have none; a bell over 16 codes has 3.3 bits of 4
 
 
-@pytest.mark.parametrize("name", ("none", *method_names()))
+@pytest.mark.parametrize("name", method_names())
 def test_a_checkpoint_of_a_shape_is_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("QMETER_CACHE", str(tmp_path))
     seen: list[tuple[int, int]] = []
@@ -79,7 +79,7 @@ def test_a_checkpoint_of_a_shape_is_whole(name: str, tmp_path: Path, monkeypatch
     assert folder.is_relative_to(cache_folder())
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
-    expected = {} if name == "none" else method_named(name).config
+    expected = method_named(name).config
     assert config.get("quantization_config", {}).get("quant_method") == expected.get("quant_method")
     assert json.loads((folder / "qmeter.json").read_text())["weights_source"] == "random_codes"
     tensors = _all_tensors(folder)
