@@ -110,6 +110,9 @@ def _warn(method: Method) -> None:
     from qmeter_native.kernels.catalog import why_no_kernel
 
     found = find_capability()
-    reason = None if found is None else why_no_kernel(method.scheme, found[1])
-    if found is not None and reason is not None:
-        click.echo(f"{found[0]} does not multiply {method.scheme} natively: {reason}", err=True)
+    if found is None or method.format is None:
+        return
+    name, capability = found
+    reason = why_no_kernel(method.format, capability)
+    if reason is not None:
+        click.echo(f"{name} does not multiply {method.scheme} natively: {reason}. {method.elsewhere}".strip(), err=True)

@@ -130,6 +130,10 @@ def _draw(
 def _quantize(job: QuantizationJob, name: str, folder: Path) -> str:
     """The weights of a checkpoint; what its ``weights_source`` says of them."""
     quantized = quantization_of(job.checkpoint)
+    if not job.method.config:
+        raise UsageError(
+            f"{job.method.name} leaves weights as they are", "There is no checkpoint to write: serve the model itself."
+        )
     if quantized is not None:
         raise UsageError(
             f"{job.source.name} is quantized already ({quantized.get('quant_method')})", "Give the original model."

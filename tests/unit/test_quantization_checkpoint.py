@@ -11,7 +11,7 @@ from qmeter_native.quantization.checkpoint_cache import cache_folder, shape_chec
 from qmeter_native.quantization.checkpoint_process import write_in_a_process
 from qmeter_native.quantization.checkpoint_writer import write_checkpoint
 from qmeter_native.quantization.method import UNQUANTIZED
-from qmeter_native.quantization.methods import method_named, method_names, weight_method_names
+from qmeter_native.quantization.methods import method_named, weight_method_names
 from qmeter_native.quantization.model_parameters import format_of
 
 torch = pytest.importorskip("torch")
@@ -71,7 +71,7 @@ def test_random_codes_use_most_of_what_their_bits_can_say(name: str):
     assert 0.7 * bits < entropy <= bits  # zeros have none; a bell over 16 codes has 3.3 bits of 4
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", weight_method_names())
 def test_a_checkpoint_of_a_shape_is_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("QMETER_CACHE", str(tmp_path))
     seen: list[tuple[int, int]] = []

@@ -9,7 +9,6 @@ import pytest
 
 from qmeter_native.engines.model_source import resolve_model
 from qmeter_native.errors import EngineError, MissingExtraError, UsageError
-from qmeter_native.quantization.algorithms.algorithm import algorithm_of
 from qmeter_native.quantization.calibration_text import calibration_text
 from qmeter_native.quantization.methods import METHODS, method_named
 from qmeter_native.quantization.quantize_checkpoint import quantize_checkpoint
@@ -18,7 +17,7 @@ torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 BUILTIN = "builtin:stdlib-lm"
-DATA_FREE = [name for name, method in METHODS.items() if not algorithm_of(method.algorithm).needs_calibration]
+DATA_FREE = [name for name, method in METHODS.items() if method.config and not method.needs_calibration]
 
 
 def tensors_of(folder: Path) -> dict[str, object]:
@@ -53,6 +52,13 @@ def test_the_built_in_model_is_written_by_every_method_that_needs_no_text(name: 
     source = json.loads((tmp_path / "m" / "qmeter.json").read_text())
     assert (source["quantization"], source["weights_source"]) == (name, "checkpoint")
     assert tensors_of(tmp_path / "m")["model.norm.weight"].dtype == torch.bfloat16
+
+
+def test_needs_calibration_is_what_the_algorithm_says():
+    from qmeter_native.quantization.algorithms.algorithm import algorithm_of
+
+    for method in METHODS.values():
+        assert algorithm_of(method.algorithm).needs_calibration == method.needs_calibration
 
 
 @pytest.mark.parametrize("name", DATA_FREE)
@@ -103,12 +109,14 @@ def test_requests_that_cannot_be_met_are_refused_before_anything_is_written(tmp_
     for name, what in (
         ("gptq", "groups of 128"),
         ("awq", "groups of 128"),
-        ("qoq-group", "Groups of 128"),
+        ("qoq", "Groups of 128"),
         ("hqq", "groups of 64"),
         ("w4a8-fp", "groups of 128"),
     ):
         with pytest.raises(UsageError, match=rf"model\.layers\.0\.self_attn\.q_proj is 96 x 96[\s\S]*{what}"):
             quantize_checkpoint(resolve_model(narrow), method_named(name), tmp_path / "m")
+    with pytest.raises(UsageError, match="kv8 leaves weights as they are"):
+        quantize_checkpoint(source, method_named("kv8"), tmp_path / "m")
     quantize_checkpoint(source, method_named("fp8"), tmp_path / "fp8")
     with pytest.raises(UsageError, match=r"quantized already \(fp8\)"):
         quantize_checkpoint(resolve_model(str(tmp_path / "fp8")), method_named("nf4"), tmp_path / "m")
