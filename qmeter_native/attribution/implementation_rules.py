@@ -137,8 +137,8 @@ FORMATS: Final[dict[str, KernelFormat]] = {
 }
 """Number formats, and which implementations multiply in them."""
 
-UNQUANTIZED: Final = frozenset({"", "none", "auto", "float16", "bfloat16", "fp16", "bf16"})
-"""What engines call no quantization."""
+UNQUANTIZED: Final = frozenset({"", "none", "auto", "float16", "bfloat16", "fp16", "bf16", "kv8", "kv4"})
+"""What engines call no quantization of matrix products; ours of the cache alone among them."""
 
 NAMES_TELL: Final = frozenset({"cuBLAS", "CUTLASS", "PyTorch"})
 """Implementations whose names tell a quantized format if there is one. A Triton kernel's name does not."""

@@ -98,7 +98,8 @@ def _quantized(model: Any, device: Any, quantization: str) -> LoadedModel:
 
     quantize_model(model, quantization, device=device)
     materialize(model, device)
-    return LoadedModel(model.to(device), quantization, rounded_config(quantization))
+    config = rounded_config(quantization)  # empty: of the cache alone, and the engine's has 16 bits
+    return LoadedModel(model.to(device), quantization, config) if config else LoadedModel(model.to(device))
 
 
 def _read_quantized(source: ModelSource, folder: Path, device: Any, dtype: Any, quantization: str) -> LoadedModel:

@@ -217,6 +217,7 @@ def _info(options: EngineOptions, loaded: LoadedModel, settings: dict[str, Any])
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantization": loaded.quantization,
         "quantization_config": quantization,
+        "kv_cache_dtype": str(model.dtype).removeprefix("torch."),  # its paged cache has no quantized form
         "quantized_layers": quantized_layers(model),
         "quantized_products": None if quantization is None else "Triton kernels" if is_cuda else "torch, dequantized",
         "num_parameters": parameter_count(model),

@@ -14,7 +14,7 @@ from qmeter_native.engines.transformers_engine import TransformersEngine
 from qmeter_native.errors import EngineError
 from qmeter_native.kernels import oracle
 from qmeter_native.quantization.checkpoint_formats.families import checkpoint_format
-from qmeter_native.quantization.methods import METHODS, method_names
+from qmeter_native.quantization.methods import METHODS, weight_method_names
 from qmeter_native.quantization.quant_linear import QuantLinear
 from qmeter_native.workload.load_generator import run_workload
 from qmeter_native.workload.workload import Workload
@@ -24,7 +24,7 @@ FP8_CAPABILITY = (8, 9)
 
 
 def skip_without_fp8(method: str) -> None:
-    if "A8-FP" in METHODS[method].scheme and torch.cuda.get_device_capability() < FP8_CAPABILITY:
+    if METHODS[method].minimum == FP8_CAPABILITY and torch.cuda.get_device_capability() < FP8_CAPABILITY:
         pytest.skip("products of FP8 need compute capability 8.9")
 
 
@@ -47,7 +47,7 @@ def inputs(num_tokens: int, dtype: Any) -> Any:
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 64, 700])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", weight_method_names())
 def test_a_layer_computes_what_its_weight_and_rounded_input_say(method: str, dtype: Any, num_tokens: int) -> None:
     """The weight and the rounding of inputs are the CPU's, whose quantizers give the same codes."""
     plain, layer = layer_of(method, dtype, "cpu"), layer_of(method, dtype, "cuda")
@@ -60,12 +60,12 @@ def test_a_layer_computes_what_its_weight_and_rounded_input_say(method: str, dty
     bound = oracle.linear_bound(rounded, weight, dtype, dtype)
     # LLM.int8() rounds twice; FP8 sums of Hopper keep 14 bits of the largest product (DeepSeek-V3, section 3.3.2).
     bound += 2 * oracle.relative_step(dtype) * (exact.abs() + plain.bias.double().abs())
-    if "A8-FP" in METHODS[method].scheme:
+    if METHODS[method].minimum == FP8_CAPABILITY:
         bound += 2.0**-13 * (rounded.double().abs() @ weight.dequantize(torch.float64).abs().T)
     assert ((out.cpu().double() - exact).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("method", ["gptq", "nf4", "int8", "fp8-block", "qoq-group", "w4a8-fp"])
+@pytest.mark.parametrize("method", ["gptq", "nf4", "rtn-w8a8", "fp8-block", "qoq", "w4a8-fp"])
 def test_a_layer_that_moves_to_a_gpu_is_prepared_there(method: str) -> None:
     moved, made = layer_of(method, torch.float16, "cpu").cuda(), layer_of(method, torch.float16, "cuda")
     x = inputs(8, torch.float16).cuda()
@@ -75,7 +75,7 @@ def test_a_layer_that_moves_to_a_gpu_is_prepared_there(method: str) -> None:
         moved.cpu()(x.cpu())
 
 
-@pytest.mark.parametrize("method", [name for name in method_names() if name != "llm-int8"])
+@pytest.mark.parametrize("method", [name for name in weight_method_names() if name != "llm-int8"])
 def test_a_layer_is_replayed_by_a_cuda_graph(method: str) -> None:
     layer = layer_of(method, torch.float16, "cuda")
     x = inputs(4, torch.float16).cuda()
@@ -90,7 +90,7 @@ def test_a_layer_is_replayed_by_a_cuda_graph(method: str) -> None:
         assert torch.equal(out, expected)
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", weight_method_names())
 def test_the_embedded_engine_serves_through_our_kernels(method: str) -> None:
     skip_without_fp8(method)
     options = EngineOptions(BUILTIN_MODEL, device="cuda", quantization=method, max_concurrency=4, max_context_len=64)

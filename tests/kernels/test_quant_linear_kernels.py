@@ -18,7 +18,7 @@ from qmeter_native.kernels.w4a8.variants import aot_variants as w4a8_variants
 from qmeter_native.kernels.weight_only.variants import aot_variants as weight_only_variants
 from qmeter_native.model.op_family import OpFamily
 from qmeter_native.quantization.checkpoint_formats.families import checkpoint_format
-from qmeter_native.quantization.methods import METHODS, method_names
+from qmeter_native.quantization.methods import METHODS, weight_method_names
 from qmeter_native.quantization.quant_linear import QuantLinear
 
 N, K = 128, 256
@@ -38,7 +38,7 @@ def inputs() -> Any:
     return x
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", weight_method_names())
 def test_a_prepared_layer_computes_what_its_weight_and_rounded_input_say(method: str) -> None:
     layer, x = layer_of(method), inputs()
     weight, rounded = layer.quantized_weight, layer.rounded_input(x.float())
@@ -53,14 +53,14 @@ def test_a_prepared_layer_computes_what_its_weight_and_rounded_input_say(method:
     assert ((out - exact).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("method", ["gptq", "int8", "qoq-group"])
+@pytest.mark.parametrize("method", ["gptq", "rtn-w8a8", "qoq"])
 def test_a_prepared_layer_drops_its_first_form_and_still_moves(method: str) -> None:
     layer = layer_of(method)
     first = set(layer.state_dict())
     layer.prepare()
     layer.prepare()
     assert layer.is_prepared
-    assert not {"codes", "group_scales"} & set(layer.state_dict()) or method == "qoq-group"
+    assert not {"codes", "group_scales"} & set(layer.state_dict()) or method == "qoq"
     assert first != set(layer.state_dict())
     layer.to("meta")
     assert {tensor.device.type for tensor in layer.state_dict().values()} == {"meta"}

@@ -144,7 +144,7 @@ def test_names_that_do_not_tell_their_format_accuse_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("method", "kernel"),
-    [("nf4", "weight_only_kernel"), ("gptq-8bit", "weight_only_kernel"), ("int8", "scaled_product")],
+    [("nf4", "weight_only_kernel"), ("gptq-w8a16", "weight_only_kernel"), ("rtn-w8a8", "scaled_product")],
 )
 def test_a_method_of_ours_is_carried_out_by_our_kernels(method: str, kernel: str) -> None:
     effective = {"quantization": method, "quantization_config": dict(METHODS[method].config)}
