@@ -12,6 +12,7 @@ from tests.fakes.build import build_fake
 from tests.fakes.fake_cupti import FakeCupti
 from tests.fakes.fake_nvml import FakeNvml
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the runner's workers share the cores already
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported
 
