@@ -30,6 +30,7 @@ class CommandEntry:
 SECTIONS: Final[dict[str, tuple[CommandEntry, ...]]] = {
     "Prepare": (
         CommandEntry("doctor", "Say what this machine can measure, what not, and what to do."),
+        CommandEntry("methods", "List quantization methods: who serves each, and whether this GPU runs it natively."),
         CommandEntry("calibrate", "Measure a GPU: its energy sensor, its ceilings, what a byte and a FLOP cost."),
         CommandEntry("quantize", "Write a quantized checkpoint of a model that engines load."),
     ),

@@ -87,14 +87,15 @@ def launched_vllm(path: Path, settings: dict[str, Any], display: RunDisplay) -> 
     from qmeter_native.model.manifest import EngineInfo
 
     vllm_program()  # this and the arguments before a checkpoint of many GB is written for nobody
-    extra_args = [*_concurrency(settings), *_engine_args(settings)]
+    quantization, flags = _vllm_quantization(settings)
+    extra_args = [*flags, *_concurrency(settings), *_engine_args(settings)]
     folder, weights_source = _served_model(settings, display)
     length = settings["input_len"] + settings["output_len"]
     requested = {key: settings[key] for key in ("quantization", "dtype", "tensor_parallel", "cuda_graphs")}
     plain = serve_command(
         str(folder),
         dtype=settings["dtype"],
-        quantization=None if weights_source or settings["quantization"] == "none" else settings["quantization"],
+        quantization=quantization,
         max_model_len=max(2048, length + 1) if weights_source else None,
         port=settings["port"] or _DEFAULT_PORT,
         tensor_parallel=settings["tensor_parallel"],
@@ -163,6 +164,25 @@ def _served_model(settings: dict[str, Any], display: RunDisplay) -> tuple[str | 
         progress=display.show_checkpoint,
     )
     return folder, WEIGHTS_SOURCE
+
+
+def _vllm_quantization(settings: dict[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """vLLM's ``--quantization``, None where the checkpoint tells it, and the flags of one of our methods.
+
+    Raises:
+        UsageError: A shape is to be served by a method that vLLM does not have.
+    """
+    from qmeter_native.quantization.methods import METHODS, method_named
+
+    name, is_shape = settings["quantization"], settings["model"].startswith("shape:")
+    if not is_shape and (name not in METHODS or METHODS[name].config):
+        return name, ()  # vLLM's own name
+    method = method_named(name)
+    if method.vllm is None:
+        raise UsageError(
+            f"vLLM does not serve {name}: {method.why_not_vllm}", f"`qmeter-native methods show {method.name}`"
+        )
+    return None, method.vllm.flags
 
 
 def _concurrency(settings: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from qmeter_native.quantization.checkpoint_formats.families import checkpoint_fo
 from qmeter_native.quantization.method import ARCHITECTURES, KV_FORMATS, UNQUANTIZED
 from qmeter_native.quantization.methods import ALIASES, METHODS, method_named, method_names, weight_method_names
 from qmeter_native.work.scheme import read_scheme
+from tools.methods_table import PAGE, with_tables
 
 LABEL = re.compile(r"W(\d+)A(\d+)(?:KV(\d+))?(?:-(?:INT|FP|NF4|FP4|MXFP4|NVFP4))?(?: [\w -]+)?")
 KERNELS = {name for name, _ in IMPLEMENTATION_RULES}
@@ -119,3 +120,8 @@ def test_a_method_for_caches_leaves_every_weight_alone() -> None:
     assert found.quantization is None  # what the engine does, not what was asked for
     assert found.quantization_config is None
     assert all(map(torch.equal, plain.model.parameters(), found.model.parameters()))
+
+
+def test_the_page_s_tables_are_current() -> None:
+    page = PAGE.read_text()
+    assert page == with_tables(page), "run tools/methods_table.py"
