@@ -106,7 +106,7 @@ def test_former_names_keep_working(old: str, name: str) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(UsageError, match="no quantization method") as error:
         method_named(wrong)
-    assert f"Did you mean {near}" in error.value.hint
+    assert f"Did you mean {near}" in str(error.value.hint)
 
 
 def test_a_method_for_caches_leaves_every_weight_alone() -> None:
