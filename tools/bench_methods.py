@@ -2,7 +2,13 @@
 
     python tools/bench_methods.py --out docs/results/methods-quality.json
 
-Needs torch and transformers. Ends with a message if a method could not be measured. Beside the result goes a picture.
+Needs torch and transformers. Methods whose algorithm reads calibration text are measured from checkpoints in a folder,
+each named as its method; without one they are rounded to nearest, and their rows say so:
+
+    qmeter-native quantize --model builtin:stdlib-lm --quantization gptq -o .bench/methods/gptq
+    python tools/bench_methods.py --checkpoints .bench/methods
+
+Ends with a message if a method could not be measured. Beside the result goes a picture.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from qmeter_native.quality.corpus import DEFAULT_BYTES  # noqa: E402
 from qmeter_native.quality.plan import QualityPlan, all_methods  # noqa: E402
 from qmeter_native.quality.run import QualityRun  # noqa: E402
 from qmeter_native.quality.trial_file import save_trials  # noqa: E402
+from qmeter_native.quantization.methods import method_names  # noqa: E402
 from qmeter_native.reporters.quality_picture import quality_picture  # noqa: E402
 from tools.results import Metric, cpu_name, write_result  # noqa: E402
 
@@ -33,7 +40,8 @@ NOTES = (
     "parse_share is of programs that the model wrote and Python can parse, with Wilson's interval.",
     "how: torch reference: rounded as the method rounds, multiplied in float32 on a CPU.",
     "algorithm: what chose the codes in this measurement; a checkpoint of the method may be made by another.",
-    "seconds: of a method: quantizing, scoring, writing programs; the machine may have had other work.",
+    "seconds: of a method: quantizing, scoring, writing programs, on a machine that had other work too; "
+    "total_cpu_seconds over the number of cores is what a quiet machine would take at least.",
 )
 FIGURES = (
     "bits_per_byte",
@@ -83,7 +91,7 @@ def fields_of(name: str, estimate: Estimate) -> dict[str, float | str | None]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def metrics_of(trials: list[Trial], seconds: float) -> dict[str, Metric]:
+def metrics_of(trials: list[Trial], seconds: float, cpu_seconds: float) -> dict[str, Metric]:
     """What the rows come to."""
     baseline, *methods = trials
     measured = [trial for trial in methods if trial.quality.bits_per_byte.value is not None]
@@ -94,6 +102,7 @@ def metrics_of(trials: list[Trial], seconds: float) -> dict[str, Metric]:
         "baseline_bits_per_byte": Metric(figure.value, "bit/B", figure.low, figure.high),
         "scored_bytes": Metric(baseline.provenance.num_bytes or 0, "B"),
         "total_seconds": Metric(seconds, "s"),
+        "total_cpu_seconds": Metric(cpu_seconds, "s"),
         "slowest_method_seconds": Metric(max(trial.provenance.seconds or 0.0 for trial in measured), "s"),
     }
 
@@ -105,34 +114,38 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=DEFAULT_BYTES, help="of held-out text")
     parser.add_argument("--programs", type=int, default=32, help="beginnings, each completed twice")
     parser.add_argument("--trials", type=Path, help="file of trials to write as they come")
+    parser.add_argument("--checkpoints", type=Path, help="folder of checkpoints, each named as its method")
     arguments = parser.parse_args()
+    found = {} if arguments.checkpoints is None else {path.name: str(path) for path in arguments.checkpoints.iterdir()}
     plan = QualityPlan(
         BUILTIN_MODEL,
-        all_methods(),
+        tuple(name for name in all_methods() if name not in found),
+        checkpoints=tuple(found[name] for name in all_methods() if name in found),
         num_bytes=arguments.bytes,
         num_programs=arguments.programs,
         skips_failures=True,
         command="python tools/bench_methods.py",
     )
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     trials = measure(plan, arguments.trials)
-    write(trials, time.perf_counter() - begin, arguments.out)
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+    write(trials, metrics_of(trials, seconds, cpu_seconds), arguments.out)
     failed = [trial.method for trial in trials if trial.quality.bits_per_byte.value is None]
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
 
 
-def write(trials: list[Trial], seconds: float, path: Path) -> None:
+def write(trials: list[Trial], metrics: dict[str, Metric], path: Path) -> None:
     """The result file, and the picture beside it."""
-    text = trials[0].provenance.text
+    text, order = trials[0].provenance.text, method_names()
     write_result(
         path,
         "methods-quality",
-        metrics_of(trials, seconds),
+        metrics,
         device=cpu_name(),
         command="python tools/bench_methods.py",
         packages=["torch", "transformers"],
-        rows=[row(trial) for trial in trials],
+        rows=[row(trial) for trial in sorted(trials, key=lambda trial: order.index(trial.method))],
         notes=[f"Text: {text}.", *NOTES],
     )
     title = f"{BUILTIN_MODEL} on the {text}"

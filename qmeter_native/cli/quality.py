@@ -25,6 +25,7 @@ Examples:
   qmeter-native quality --model builtin:stdlib-lm --quantization gptq --quantization nf4 --per-layer
   qmeter-native quality --model ./llama --quantization fp8 --text held-out.txt --device cuda
   qmeter-native quality --model ./llama --quantization awq --text held-out.txt --tasks arc_easy,hellaswag
+  qmeter-native quality --model ./llama --checkpoint ./llama-gptq --text held-out.txt
   qmeter-native quality --model builtin:stdlib-lm --all -o trials.json --picture quality.svg
   qmeter-native quality --show trials.json
   qmeter-native quality --show trials.json --json | jq '.trials[] | [.method, .quality.kl_nats_per_token.value]'
@@ -41,6 +42,13 @@ _DEFAULT_MODEL: Final = "builtin:stdlib-lm"
 )
 @click.option("--quantization", "methods", multiple=True, metavar="NAME", help="A method. May be repeated.")
 @click.option("--all", "is_all", is_flag=True, help="All methods; one that does not suit the model gets a reason.")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="FOLDER",
+    help="A quantized checkpoint of the model. May be repeated.",
+)
 @click.option("--baseline", default="none", show_default=True, metavar="NAME", help="What methods are compared with.")
 @click.option(
     "--text",
@@ -78,6 +86,7 @@ def quality(
     model: str,
     methods: tuple[str, ...],
     is_all: bool,
+    checkpoints: tuple[str, ...],
     baseline: str,
     text: Path | None,
     num_bytes: int,
@@ -113,6 +122,7 @@ def quality(
         plan = QualityPlan(
             model=model,
             methods=names,
+            checkpoints=checkpoints,
             baseline=baseline,
             text=text,
             num_bytes=num_bytes,
@@ -174,10 +184,11 @@ def _print(trials: Sequence[Trial], is_json: bool, width: int | None) -> None:
 
         click.echo(json.dumps(trials_to_dict(trials), indent=1, ensure_ascii=False))
         return
+    from qmeter_native.quantization.methods import method_names
     from qmeter_native.reporters.console.quality import print_quality
     from qmeter_native.reporters.console.terminal import make_console
 
     last = trials[-1]
-    method = "" if last.method == "none" else f" --quantization {last.method}"
+    method = f" --quantization {last.method}" if last.method in method_names() and last.method != "none" else ""
     following = f"qmeter-native trace --model {shlex.quote(last.model)}{method}"
     print_quality(trials, make_console(sys.stdout, width), following)

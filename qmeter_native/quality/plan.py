@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from qmeter_native.errors import UsageError
+from qmeter_native.quality.candidate import UNQUANTIZED
 from qmeter_native.quality.corpus import DEFAULT_BYTES
 from qmeter_native.quantization.methods import method_named, method_names
 
-__all__ = ["UNQUANTIZED", "QualityPlan", "all_methods"]
-
-UNQUANTIZED: Final = "none"
+__all__ = ["QualityPlan", "all_methods"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +20,7 @@ class QualityPlan:
     Attributes:
         model: A local directory, a hub id or ``builtin:stdlib-lm``.
         methods: Names of `qmeter_native.quantization.methods`, without the baseline.
+        checkpoints: Folders or hub ids of quantized checkpoints of the same model.
         baseline: What they are compared with: ``none``, or a method.
         text: A file to score; None: the built-in model's own held-out text.
         num_bytes: Of the text, to score.
@@ -37,6 +36,7 @@ class QualityPlan:
 
     model: str
     methods: tuple[str, ...]
+    checkpoints: tuple[str, ...] = ()
     baseline: str = UNQUANTIZED
     text: Path | None = None
     num_bytes: int = DEFAULT_BYTES

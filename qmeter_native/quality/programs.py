@@ -20,8 +20,8 @@ __all__ = ["Beginning", "beginnings_of", "complete", "is_python"]
 PROMPT: Final = 384
 """Bytes that the model reads, the same for each beginning: one batch without padding."""
 
-GENERATED: Final = 192
-"""Bytes that it writes: about five lines."""
+GENERATED: Final = 128
+"""Bytes that it writes: three or four lines."""
 
 TEMPERATURE: Final = 0.8
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from qmeter_native.kernels.packing.kv_cache import dequantize_kv, format_named, quantize_kv
+from qmeter_native.quantization.method import KV_FORMATS
 
 __all__ = ["round_cache"]
-
-_FORMATS: Final = {"fp8": "fp8", "int8": "int8_per_token_head", "int4": "int4_per_token_head"}
-"""Formats of caches by the names that methods have for them."""
 
 
 def round_cache(model: Any, name: str) -> None:
@@ -20,14 +18,14 @@ def round_cache(model: Any, name: str) -> None:
 
     Args:
         model: A transformers model.
-        name: ``fp8`` (one scale of 1, as vLLM's default), ``int8`` or ``int4`` (scales by token and head).
+        name: Of `qmeter_native.quantization.method.KV_FORMATS`; one scale for all tokens is 1, as vLLM's default.
     """
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
-    form = format_named(_FORMATS[name])
+    form = format_named(KV_FORMATS[name].vllm_name)
 
     def rounded(x: Any) -> Any:
         scales = torch.ones(1, device=x.device) if form.scaling == "head" else None

@@ -17,14 +17,14 @@ from qmeter_native.engines.model_source import ModelSource, resolve_model
 from qmeter_native.errors import EngineError, QmeterError, UsageError
 from qmeter_native.model.estimate import Estimate
 from qmeter_native.model.trial import LayerError, Provenance, Quality, Size, Trial
+from qmeter_native.quality.candidate import UNQUANTIZED, Candidate, checkpoint_candidate, method_candidate
 from qmeter_native.quality.corpus import file_text, held_out_files, stdlib_text
 from qmeter_native.quality.figures import baseline_figures, change_of, method_figures, parse_figures, parsed_by_block
-from qmeter_native.quality.plan import UNQUANTIZED, QualityPlan
+from qmeter_native.quality.plan import QualityPlan
 from qmeter_native.quality.programs import beginnings_of, complete
 from qmeter_native.quality.scoring import Floats, Interrupted, Progress, Reference, score, score_reference
 from qmeter_native.quality.statistics import BlockBootstrap
 from qmeter_native.quality.text import HeldOutText
-from qmeter_native.quantization.methods import method_named
 from qmeter_native.quantization.quantize_model import linear_layers
 from qmeter_native.work.scheme import read_scheme
 
@@ -58,6 +58,11 @@ class QualityRun:
         self._source = resolve_model(plan.model)
         self.text = _text(plan, self._source)
         self._bits_stored = _stored_bits(self._source)
+        self._baseline = method_candidate(plan.baseline, self._source)
+        self._candidates = [
+            *(method_candidate(name, self._source) for name in plan.methods),
+            *(checkpoint_candidate(folder, self._source) for folder in plan.checkpoints),
+        ]
         if plan.tasks:
             from qmeter_native.quality.harness import check_tasks
 
@@ -79,50 +84,50 @@ class QualityRun:
             return
 
     def _trials(self) -> Iterator[Trial]:
-        begin = time.perf_counter()
-        model, size = self._load(self._plan.baseline)
-        reference = score_reference(model, self.text, self._progress(self._plan.baseline, "scoring"))
+        begin, baseline = time.perf_counter(), self._baseline
+        model, size = self._load(baseline)
+        reference = score_reference(model, self.text, self._progress(baseline, "scoring"))
         figures = baseline_figures(reference.scores, self._bootstrap)
-        parsed = self._parsed(model, self._plan.baseline)
-        yield self._trial(self._plan.baseline, begin, size, self._quality(model, figures, parsed, None))
-        layers = {name: self._layers(model, name, reference) for name in self._plan.methods}
+        parsed = self._parsed(model, baseline)
+        yield self._trial(baseline, begin, size, self._quality(model, figures, parsed, None))
+        layers = {candidate.name: self._layers(model, candidate, reference) for candidate in self._candidates}
         del model
-        for name in self._plan.methods:
+        for candidate in self._candidates:
             try:
-                yield self._measured(name, reference, parsed, layers[name])
+                yield self._measured(candidate, reference, parsed, layers[candidate.name])
             except QmeterError as error:
                 if not self._plan.skips_failures:
                     raise
-                yield self._failed(name, error)
+                yield self._failed(candidate, error)
 
     def _measured(
-        self, name: str, reference: Reference, parsed: Floats | None, layers: tuple[LayerError, ...]
+        self, candidate: Candidate, reference: Reference, parsed: Floats | None, layers: tuple[LayerError, ...]
     ) -> Trial:
         begin = time.perf_counter()
-        model, size = self._load(name)
-        scores = score(model, self.text, reference, self._progress(name, "scoring"))
+        model, size = self._load(candidate)
+        scores = score(model, self.text, reference, self._progress(candidate, "scoring"))
         figures = method_figures(scores, reference.scores, self._bootstrap)
-        quality = self._quality(model, figures, self._parsed(model, name), parsed)
-        return self._trial(name, begin, size, replace(quality, layers=layers))
+        quality = self._quality(model, figures, self._parsed(model, candidate), parsed)
+        return self._trial(candidate, begin, size, replace(quality, layers=layers))
 
-    def _failed(self, name: str, error: QmeterError) -> Trial:
+    def _failed(self, candidate: Candidate, error: QmeterError) -> Trial:
         missing = Estimate.missing(error.what)
         quality = Quality(missing, missing, missing, missing, missing, missing, missing)
-        return self._trial(name, None, Size(missing, missing), quality)
+        return self._trial(candidate, None, Size(missing, missing), quality)
 
-    def _load(self, name: str) -> tuple[Any, Size]:
+    def _load(self, candidate: Candidate) -> tuple[Any, Size]:
         """The model as it is computed with, and what its weights take."""
-        self._progress(name, "quantizing" if name != UNQUANTIZED else "loading")(0, 1)
-        loaded = load_model(self._source, self._device, self._dtype, self._plan.seed, name)
+        self._progress(candidate, "quantizing" if candidate.is_quantized else "loading")(0, 1)
+        loaded = load_model(candidate.source, self._device, self._dtype, self._plan.seed, candidate.quantization)
         model, size = loaded.model, _size(loaded.model, loaded.quantization_config, self._bits_stored)
-        if name != UNQUANTIZED:
+        if candidate.is_quantized:
             from qmeter_native.quality.rounded_model import dequantize_once
 
             dequantize_once(model)
-            if (kv := getattr(method_named(name), "kv", None)) is not None:
-                from qmeter_native.quality.rounded_cache import round_cache
+        if candidate.method is not None and candidate.method.kv is not None:
+            from qmeter_native.quality.rounded_cache import round_cache
 
-                round_cache(model, kv)
+            round_cache(model, candidate.method.kv)
         return model, size
 
     @property
@@ -133,10 +138,10 @@ class QualityRun:
             return torch.float32 if self._device.type == "cpu" else torch.bfloat16
         return getattr(torch, self._plan.dtype)
 
-    def _parsed(self, model: Any, name: str) -> Floats | None:
+    def _parsed(self, model: Any, candidate: Candidate) -> Floats | None:
         if not self._beginnings:
             return None
-        written = complete(model, self._beginnings, self._progress(name, "writing programs"), self._plan.seed)
+        written = complete(model, self._beginnings, self._progress(candidate, "writing programs"), self._plan.seed)
         return parsed_by_block(self._beginnings, written, self._num_modules)
 
     def _quality(
@@ -151,39 +156,42 @@ class QualityRun:
             fields["tasks"] = task_scores(model, self._source, self._plan.tasks)
         return replace(quality, **fields)
 
-    def _layers(self, model: Any, name: str, reference: Reference) -> tuple[LayerError, ...]:
-        if not self._plan.has_layers or name == UNQUANTIZED:
+    def _layers(self, model: Any, candidate: Candidate, reference: Reference) -> tuple[LayerError, ...]:
+        if not self._plan.has_layers or candidate.method is None or not candidate.method.config:
             return ()
         from qmeter_native.quality.layer_errors import layer_errors, layer_scores
 
-        method = method_named(name)
-        self._progress(name, "layer by layer")(0, 1)
-        layers = layer_errors(model, method, self.text)
+        method = candidate.method
+        self._progress(candidate, "layer by layer")(0, 1)
+        try:
+            layers = layer_errors(model, method, self.text)
+        except UsageError:
+            return ()  # the method does not suit the model, as it will say itself
         for place, layer in enumerate(layers[:NUM_WORST]):
-            progress = self._progress(name, f"{layer.layer} alone")
+            progress = self._progress(candidate, f"{layer.layer} alone")
             scores = layer_scores(model, method, layer.layer, self.text, reference, progress)
             change = change_of(scores, reference.scores, self._bootstrap)
             layers[place] = replace(layer, bits_per_byte_change=change)
         return tuple(layers)
 
-    def _progress(self, name: str, what: str) -> Progress:
+    def _progress(self, candidate: Candidate, what: str) -> Progress:
         def progress(done: int, total: int) -> None:
             if self._stop.is_set():
                 raise Interrupted
-            self._show(f"{name}: {what}", done, total)
+            self._show(f"{candidate.name}: {what}", done, total)
 
         return progress
 
-    def _trial(self, name: str, begin: float | None, size: Size, quality: Quality) -> Trial:
-        is_plain = name == UNQUANTIZED
-        on_cpu = self._device.type == "cpu"
+    def _trial(self, candidate: Candidate, begin: float | None, size: Size, quality: Quality) -> Trial:
+        has_kernel = self._device.type == "cuda" and candidate.algorithm != UNQUANTIZED
+        how = "kernel" if has_kernel else "torch reference"
         provenance = Provenance(
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             command=self._plan.command,
             device=_device_name(self._device),
-            how="unquantized" if is_plain else "torch reference" if on_cpu else "kernel",
+            how=how if candidate.is_quantized else "unquantized",
             dtype=str(self._dtype).removeprefix("torch."),
-            algorithm="none" if is_plain else "round to nearest",
+            algorithm=candidate.algorithm,
             weights_source="checkpoint",
             text=self.text.name,
             text_digest=self.text.digest,
@@ -192,8 +200,7 @@ class QualityRun:
             software={package: version(package) for package in ("qmeter-native", "torch", "transformers")},
             seconds=None if begin is None else time.perf_counter() - begin,
         )
-        scheme = "W16A16" if is_plain else method_named(name).scheme
-        return Trial(self._plan.model, name, scheme, provenance, size, quality=quality)
+        return Trial(self._plan.model, candidate.name, candidate.scheme, provenance, size, quality=quality)
 
 
 def _device(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,6 +18,7 @@ from qmeter_native.engines.model_source import BUILTIN_MODEL, resolve_model
 from qmeter_native.errors import QmeterError, UsageError
 from qmeter_native.model.trial import Trial
 from qmeter_native.quality import run as run_module
+from qmeter_native.quality.candidate import checkpoint_candidate
 from qmeter_native.quality.corpus import file_text
 from qmeter_native.quality.layer_errors import layer_errors
 from qmeter_native.quality.plan import QualityPlan, all_methods
@@ -27,6 +29,7 @@ from qmeter_native.quality.run import QualityRun
 from qmeter_native.quality.scoring import score, score_reference
 from qmeter_native.quality.text import HeldOutText
 from qmeter_native.quantization.methods import method_named, method_names
+from qmeter_native.quantization.quantize_checkpoint import quantize_checkpoint
 
 CPU = torch.device("cpu")
 LINES = "def add_{0}(first, second):\n    total_{0} = first + second\n    return total_{0}\n\n\n"
@@ -76,7 +79,7 @@ def test_scores_are_those_of_transformers_own_loss(text: HeldOutText, model: Any
 
 
 def test_four_bits_change_more_than_eight(path: Path) -> None:
-    baseline, eight, four = trials_of(path, "int8-weight-only", "nf4")
+    baseline, eight, four = trials_of(path, "rtn-w8a16", "nf4")
     assert baseline.method == "none"
     assert baseline.quality.bits_per_byte_change.reason == "it is the baseline"
     assert baseline.size.bits_per_weight.value == 16
@@ -90,7 +93,7 @@ def test_four_bits_change_more_than_eight(path: Path) -> None:
     assert four.quality.parse_share.reason
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", ["nf4", "rtn-w8a8", "llm-int8", "qoq", "w4a8-fp", "fp8-block"])
 def test_a_weight_that_is_dequantized_once_gives_the_same_logits(method: str) -> None:
     quantized = load_model(resolve_model(BUILTIN_MODEL), CPU, torch.float32, 0, method).model
     tokens = torch.tensor([list(b"def read(path):\n    return")])
@@ -128,6 +131,14 @@ def test_a_cache_of_four_bits_moves_predictions_more_than_one_of_eight(text: Hel
     assert 0 < divergences[0] < divergences[1] < divergences[2]
 
 
+def test_a_method_of_the_cache_leaves_weights_alone(path: Path) -> None:
+    _, trial = trials_of(path, "kv4", num_bytes=1024, has_layers=True)
+    assert trial.size.bits_per_weight.value == 16
+    assert (trial.quality.kl_nats_per_token.value or 0) > 0
+    assert (trial.provenance.algorithm, trial.provenance.how) == ("none", "torch reference")
+    assert trial.quality.layers == ()
+
+
 def test_programs_are_written_alike_by_equal_models(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qmeter_native.quality.programs.GENERATED", 12)
     beginning = Beginning(0, (LINES.format(7) * 9).encode()[:384], b"")
@@ -143,11 +154,11 @@ def test_what_is_measured_is_kept_when_the_user_stops(path: Path) -> None:
     stop = Event()
 
     def show(what: str, done: int, total: int) -> None:
-        if what == "int8: scoring" and done:
+        if what == "rtn-w8a8: scoring" and done:
             stop.set()
 
-    plan = QualityPlan(BUILTIN_MODEL, ("int8-weight-only", "int8", "nf4"), text=path, num_programs=0)
-    assert [trial.method for trial in QualityRun(plan, show, stop).trials()] == ["none", "int8-weight-only"]
+    plan = QualityPlan(BUILTIN_MODEL, ("rtn-w8a16", "rtn-w8a8", "nf4"), text=path, num_programs=0)
+    assert [trial.method for trial in QualityRun(plan, show, stop).trials()] == ["none", "rtn-w8a16"]
 
 
 def test_a_method_that_does_not_suit_is_a_row_or_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,3 +191,34 @@ def test_all_methods_are_those_of_the_table_but_the_baseline() -> None:
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(QmeterError, match=message):
         QualityPlan(**{"model": BUILTIN_MODEL, "methods": (), **fields})
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The built-in model rounded by `nf4`, as a checkpoint."""
+    folder = tmp_path / "stdlib-nf4"
+    quantize_checkpoint(resolve_model(BUILTIN_MODEL), method_named("nf4"), folder)
+    return folder
+
+
+def test_a_checkpoint_is_compared_with_the_model_it_was_made_of(path: Path, checkpoint: Path) -> None:
+    _, method, read = trials_of(path, "nf4", checkpoints=(str(checkpoint),), num_bytes=1024)
+    assert read.method == "stdlib-nf4"
+    assert read.provenance.algorithm == "bitsandbytes"
+    expected = method.quality.kl_nats_per_token.value
+    assert read.quality.kl_nats_per_token.value == pytest.approx(expected, rel=1e-3)
+    assert read.size.bits_per_weight == method.size.bits_per_weight
+
+
+def test_what_was_written_beside_a_checkpoint_says_what_it_is(path: Path, checkpoint: Path) -> None:
+    source = resolve_model(BUILTIN_MODEL)
+    found = checkpoint_candidate(str(checkpoint), source)
+    assert (found.scheme, found.algorithm, found.quantization) == ("W4A16-NF4 g64", "bitsandbytes", "none")
+    written = checkpoint / "qmeter.json"
+    written.unlink()
+    assert checkpoint_candidate(str(checkpoint), source).algorithm == "of a bitsandbytes checkpoint"
+    written.write_text(json.dumps({"weights_source": "random_codes"}))
+    with pytest.raises(UsageError, match="random weights"):
+        checkpoint_candidate(str(checkpoint), source)
+    with pytest.raises(UsageError, match="no quantized checkpoint"):
+        checkpoint_candidate(BUILTIN_MODEL, source)
