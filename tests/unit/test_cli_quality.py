@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
         trial("none", "W16A16", 16, None),
         replace(nf4, quality=replace(nf4.quality, layers=layers, tasks=tasks), notes=("A note.",)),
         trial("fp4", "W4A16-FP4 g64", 4.5, 0.05),
-        trial("int8", "W8A8-INT", 8.1, -0.0005),
+        trial("rtn-w8a8", "W8A8-INT", 8.1, -0.0005),
     ]
     save_trials(rows, tmp_path / "trials.json")
     return tmp_path / "trials.json"
@@ -61,7 +61,7 @@ def test_trials_are_shown_with_changes_and_layers_that_hurt(path: Path, capsys: 
     assert "Layers that nf4 hurts" in out
     assert "arc_easy/acc" in out
     assert "! A note." in out
-    assert out.endswith("Next: qmeter-native trace --model builtin:stdlib-lm --quantization int8\n")
+    assert out.endswith("Next: qmeter-native trace --model builtin:stdlib-lm --quantization rtn-w8a8\n")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
@@ -75,7 +75,7 @@ def test_the_json_document_has_the_documented_form(path: Path, capsys: pytest.Ca
     assert code == 0
     document = json.loads(out)
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(document)] == []
-    assert [row["method"] for row in document["trials"]] == ["none", "nf4", "fp4", "int8"]
+    assert [row["method"] for row in document["trials"]] == ["none", "nf4", "fp4", "rtn-w8a8"]
 
 
 def test_a_picture_has_a_point_for_each_method_with_a_change(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_a_picture_has_a_point_for_each_method_with_a_change(path: Path, capsys:
     assert quality(capsys, "--show", str(path), "--picture", str(picture))[0] == 0
     root = ElementTree.parse(picture).getroot()
     assert len(root.findall(".//{*}circle")) == 3
-    assert {"nf4", "fp4", "int8"} <= {element.text for element in root.iter()}
+    assert {"nf4", "fp4", "rtn-w8a8"} <= {element.text for element in root.iter()}
 
 
 def test_a_text_is_scored_by_a_method_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
