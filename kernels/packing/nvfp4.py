@@ -30,7 +30,7 @@ from qmeter_native.kernels.packing.e2m1 import (
 from qmeter_native.kernels.packing.requirements import required_field, required_tensor
 from qmeter_native.kernels.quantized_weight import CodebookWeight
 
-__all__ = ["CONVENTIONS", "NVFP4_GROUP", "pack", "quantize", "unpack"]
+__all__ = ["CONVENTIONS", "NVFP4_GROUP", "pack", "quantize", "scale_of_matrix", "unpack"]
 
 NVFP4_GROUP: Final = 16
 CONVENTIONS: Final = ("compressed-tensors", "modelopt")
@@ -38,6 +38,13 @@ CONVENTIONS: Final = ("compressed-tensors", "modelopt")
 _E4M3_MAX: Final = 448.0
 _EMPTY_SCALE: Final = 0.125  # compressed-tensors' scale of a group that rounds to zeros
 _TOLERANCE: Final = 2**-22  # four times float32's rounding: of a reciprocal, of it stored, and of scales from either
+
+
+def scale_of_matrix(weight: Any) -> Any:
+    """float32 ``448 * 6 / amax`` of a matrix, which makes the largest scale of its groups 448; 1 of zeros."""
+    largest = weight.abs().amax().float()
+    scale = _E4M3_MAX * E2M1_MAX / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where(scale.isfinite(), scale, 1.0)
 
 
 def quantize(weight: Any, global_scale: Any | None = None) -> CodebookWeight:
@@ -55,8 +62,7 @@ def quantize(weight: Any, global_scale: Any | None = None) -> CodebookWeight:
     groups = weight.float().reshape(n, k // NVFP4_GROUP, NVFP4_GROUP)
     largest = groups.abs().amax(-1)
     if global_scale is None:
-        global_scale = _E4M3_MAX * E2M1_MAX / largest.amax().clamp_min(torch.finfo(torch.float32).tiny)
-        global_scale = torch.where(global_scale.isfinite(), global_scale, 1.0)
+        global_scale = scale_of_matrix(weight)
     stored = (global_scale * (largest / E2M1_MAX)).clamp(max=_E4M3_MAX).to(torch.float8_e4m3fn).float()
     scales = torch.where(stored == 0, _EMPTY_SCALE, stored) / global_scale
     codes = round_to_e2m1(groups / scales[..., None])

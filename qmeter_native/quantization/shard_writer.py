@@ -9,7 +9,7 @@ from typing import Any, Final
 
 __all__ = ["ShardWriter"]
 
-_SHARD_BYTES: Final = 1 << 30
+_SHARD_BYTES: Final = 1 << 29
 
 
 class ShardWriter:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,27 @@ def test_a_disk_without_room_is_named_before_anything_is_drawn(tmp_path: Path, m
     with pytest.raises(Exception, match="GB free"):
         write_checkpoint(tmp_path / "m", config, method_named("gptq"), dtype=torch.float16)
     assert not list(tmp_path.iterdir())
+
+
+_LARGE_LAYER = """
+import resource, sys
+from pathlib import Path
+from qmeter_native.quantization.checkpoint_writer import write_checkpoint
+from qmeter_native.quantization.methods import method_named
+import torch, transformers
+
+config = transformers.LlamaConfig(
+    hidden_size=8192, intermediate_size=28672, num_hidden_layers=1, num_attention_heads=64, num_key_value_heads=8,
+    vocab_size=32000,
+)
+write_checkpoint(Path(sys.argv[1]), config, method_named(sys.argv[2]), dtype=torch.bfloat16)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gptq", "nvfp4"])
+def test_layers_of_a_70b_model_are_written_within_4_gib_of_memory(name: str, tmp_path: Path):
+    command = [sys.executable, "-c", _LARGE_LAYER, str(tmp_path / "m"), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) / 2**20 < 4

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from qmeter_native.kernels.packing.awq import AwqConfig, pack, quantize, unpack
+from qmeter_native.quantization.checkpoint_formats.by_rows import by_rows
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
@@ -32,7 +33,7 @@ class AwqFormat:
         return LayerFormat(
             required=frozenset({"qweight", "qzeros", "scales"}),
             unpack=partial(unpack, config=self._fields),
-            **rounded_and_packed(partial(quantize, config=self._fields), partial(pack, config=self._fields)),
+            **rounded_and_packed(by_rows(partial(quantize, config=self._fields)), partial(pack, config=self._fields)),
             linear=WeightOnlyLinear,
             check=self._fields.check_layer,
         )

@@ -12,6 +12,7 @@ from qmeter_native.kernels.packing import bitsandbytes, llm_int8
 from qmeter_native.kernels.packing.bitsandbytes import BitsAndBytesConfig
 from qmeter_native.kernels.packing.llm_int8 import LlmInt8Config
 from qmeter_native.kernels.quantized_weight import CodebookWeight
+from qmeter_native.quantization.checkpoint_formats.by_rows import by_rows
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.layer_names import is_named
 from qmeter_native.quantization.llm_int8_linear import LlmInt8Linear
@@ -48,13 +49,15 @@ def _four_bits(fields: BitsAndBytesConfig) -> LayerFormat:
     if fields.double_quant:
         names |= {"weight.nested_absmax", "weight.nested_quant_map"}
 
+    round_to_table = by_rows(partial(bitsandbytes.quantize, quant_type=fields.quant_type))
+
     def quantize(weight: Any) -> CodebookWeight:
         """Scales are rounded too where they are quantized twice."""
-        rounded = bitsandbytes.quantize(weight, fields.quant_type)
+        rounded = round_to_table(weight)
         return bitsandbytes.unpack(bitsandbytes.pack(rounded, double_quant=True)) if fields.double_quant else rounded
 
     def store(weight: Any) -> dict[str, Any]:
-        plain = bitsandbytes.quantize(weight, fields.quant_type)
+        plain = round_to_table(weight)
         return bitsandbytes.pack(
             plain,
             blocksize=_BLOCK,
@@ -71,6 +74,6 @@ def _eight_bits(fields: LlmInt8Config) -> LayerFormat:
         required=frozenset({"weight", "SCB"}),
         optional=frozenset({"weight_format"}),
         unpack=llm_int8.unpack,
-        **rounded_and_packed(llm_int8.quantize, llm_int8.pack),
+        **rounded_and_packed(by_rows(llm_int8.quantize), llm_int8.pack),
         linear=partial(LlmInt8Linear, threshold=fields.threshold),
     )

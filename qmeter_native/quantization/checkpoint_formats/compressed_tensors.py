@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, Final
 
 from qmeter_native.errors import UsageError
+from qmeter_native.kernels.packing import nvfp4
 from qmeter_native.kernels.packing.compressed_tensors import pack, quantize, static_input, unpack
 from qmeter_native.kernels.packing.compressed_tensors_config import CompressedTensorsConfig, LayerScheme, TensorScheme
 from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
+from qmeter_native.quantization.checkpoint_formats.by_rows import by_rows
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.scaled_linear import ScaledLinear
 from qmeter_native.quantization.w4a8_linear import W4A8Linear
@@ -59,11 +61,20 @@ class CompressedTensorsFormat:
             required=required,
             optional=frozenset(optional),
             unpack=partial(unpack, scheme=scheme),
-            **rounded_and_packed(partial(quantize, scheme=scheme), partial(pack, scheme=scheme)),
+            **rounded_and_packed(_rounding(scheme), partial(pack, scheme=scheme)),
             linear=_linear(scheme),
             input_scales=partial(_static, scheme=scheme),
             check=scheme.check_layer,
         )
+
+
+def _rounding(scheme: LayerScheme) -> Any:
+    """What rounds a weight, by rows unless all of them share a scale."""
+    if scheme.weights.strategy == "tensor":
+        return partial(quantize, scheme=scheme)
+    if scheme.weights.strategy == "tensor_group":
+        return lambda weight: by_rows(partial(nvfp4.quantize, global_scale=nvfp4.scale_of_matrix(weight)))(weight)
+    return by_rows(partial(quantize, scheme=scheme))
 
 
 def _linear(scheme: LayerScheme) -> Any:

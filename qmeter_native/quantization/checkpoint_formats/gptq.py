@@ -8,6 +8,7 @@ from typing import Any
 
 from qmeter_native.errors import UsageError
 from qmeter_native.kernels.packing.gptq import GptqConfig, pack, quantize, unpack
+from qmeter_native.quantization.checkpoint_formats.by_rows import by_rows
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
@@ -36,7 +37,7 @@ class GptqFormat:
             required=words | order if fields.desc_act else words,
             optional=order,
             unpack=partial(unpack, config=fields),
-            **rounded_and_packed(partial(quantize, config=fields), partial(pack, config=fields)),
+            **rounded_and_packed(by_rows(partial(quantize, config=fields)), partial(pack, config=fields)),
             linear=WeightOnlyLinear,
             check=partial(_check, fields),
         )

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from qmeter_native.kernels.packing.hqq import HqqConfig, pack, quantize, unpack
+from qmeter_native.quantization.checkpoint_formats.by_rows import by_rows
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.weight_only_linear import WeightOnlyLinear
 
@@ -40,7 +41,7 @@ class HqqFormat:
             required=frozenset({"W_q", "scale", "zero", "shape"}),
             optional=frozenset(_DESCRIPTION),
             unpack=partial(unpack, config=self._fields),
-            **rounded_and_packed(partial(quantize, config=self._fields), partial(pack, config=self._fields)),
+            **rounded_and_packed(by_rows(partial(quantize, config=self._fields)), partial(pack, config=self._fields)),
             linear=WeightOnlyLinear,
             check=self._fields.check_layer,
         )

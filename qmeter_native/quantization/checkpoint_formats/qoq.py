@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from qmeter_native.kernels.packing.qoq import QoqConfig, pack, quantize, unpack
 from qmeter_native.quantization.activation_quantizer import ActivationQuantizer
+from qmeter_native.quantization.checkpoint_formats.by_rows import by_rows
 from qmeter_native.quantization.checkpoint_formats.layer_format import LayerFormat, rounded_and_packed
 from qmeter_native.quantization.layer_names import is_named
 from qmeter_native.quantization.w4a8_linear import W4A8Linear
@@ -37,7 +38,7 @@ class QoqFormat:
         return LayerFormat(
             required=_BY_CHANNEL if self._fields.group_size == -1 else _BY_GROUP,
             unpack=partial(unpack, config=self._fields),
-            **rounded_and_packed(partial(quantize, config=self._fields), pack),
+            **rounded_and_packed(by_rows(partial(quantize, config=self._fields)), pack),
             linear=partial(W4A8Linear, quantizer=ActivationQuantizer("int8")),
             check=self._fields.check_layer,
         )
