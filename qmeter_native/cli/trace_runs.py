@@ -167,7 +167,7 @@ def _served_model(settings: dict[str, Any], display: RunDisplay) -> tuple[str | 
 
 
 def _vllm_quantization(settings: dict[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-    """vLLM's ``--quantization``, None where the checkpoint tells it, and the flags of one of our methods.
+    """VLLM's ``--quantization``, None where the checkpoint tells it, and the flags of one of our methods.
 
     Raises:
         UsageError: A shape is to be served by a method that vLLM does not have.

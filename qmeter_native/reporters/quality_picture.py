@@ -105,7 +105,7 @@ def _drawn(axes: _Axes, points: Sequence[_Point]) -> str:
         parts.append(
             f'<line x1="{x}" y1="{axes.y(point.low)}" x2="{x}" y2="{axes.y(point.high)}" stroke="{color}" '
             f'stroke-opacity="0.5"/><circle cx="{x}" cy="{y}" r="3.5" fill="{color}" fill-opacity="0.8">'
-            f'<title>{label}</title></circle>'
+            f"<title>{label}</title></circle>"
             f'<text x="{left:.1f}" y="{at:.1f}" fill="{color}">{escape(point.name)}</text>'
         )
     return "".join(parts)

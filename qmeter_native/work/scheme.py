@@ -182,7 +182,8 @@ def _qoq(fields: Mapping[str, Any]) -> _Found:
 
 def _fp8(name: str, fields: Mapping[str, Any], compute: int) -> _Found:
     """Blocks of weights (DeepSeek), output channels (FBGEMM, per token), or one scale; fp32 scales. ModelOpt says so
-    by an algorithm."""
+    by an algorithm.
+    """
     algorithm = str(fields.get("quant_algo", "")).upper()
     if algorithm == "FP8_PB_WO":
         return WeightLayout(8, scale_bits=32, block=(128, 128)), compute, 0

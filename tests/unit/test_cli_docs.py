@@ -28,7 +28,9 @@ def test_every_command_has_a_chapter_in_the_order_of_the_day() -> None:
     assert [chapter for chapter in chapters if chapter in NAMES] == NAMES
 
 
-@pytest.mark.parametrize("page", ["cli.md", "report-json.md", "index.md", "tracing-servers.md", "vllm.md", "quality.md"])
+@pytest.mark.parametrize(
+    "page", ["cli.md", "report-json.md", "index.md", "tracing-servers.md", "vllm.md", "quality.md"]
+)
 def test_examples_use_options_that_exist(page: str) -> None:
     for line in re.findall(r"^\$? ?qmeter-native (.+)$", (DOCS / page).read_text(), re.MULTILINE):
         name, *words = line.partition(" -- ")[0].split("|")[0].split()  # what follows -- is another program's
