@@ -35,7 +35,7 @@ COMPUTES_WITH_TENSORS = (
     "quantization.algorithms.llm_compressor",
     "quantization.quant_linear",
 )
-"""Modules that are about torch, beside those with kernels, peers, formats and linear layers; commands load them late."""
+"""Modules about torch, beside those with kernels, peers, formats and linear layers; commands load them late."""
 
 
 def test_only_capture_loads_the_extension() -> None:
