@@ -139,7 +139,9 @@ def _quantize(job: QuantizationJob, name: str, folder: Path) -> str:
             f"{job.source.name} is quantized already ({quantized.get('quant_method')})", "Give the original model."
         )
     algorithm, weights_source = algorithm_of(name), read_weights_source(job.checkpoint)
-    extra = {} if job.calibration is None else {"calibration": job.calibration.to_dict()}
+    extra: dict[str, Any] = {} if job.calibration is None else {"calibration": job.calibration.to_dict()}
+    if job.method.kv is not None:
+        extra["kv_cache"] = job.method.kv
     with unfinished_folder(folder, num_bytes(job.parameters)) as hidden:
         algorithm.check(job)
         algorithm.write(job, hidden)

@@ -185,8 +185,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gptq", "nvfp4"])
-def test_layers_of_a_70b_model_are_written_within_4_gib_of_memory(name: str, tmp_path: Path):
-    command = [sys.executable, "-c", _LARGE_LAYER, str(tmp_path / "m"), name]
+@pytest.mark.timeout(900)
+def test_layers_of_a_70b_model_are_written_within_4_gib_of_memory(tmp_path: Path):
+    """NVFP4 rounds in float64, which takes more than any other format of 4 bits."""
+    command = [sys.executable, "-c", _LARGE_LAYER, str(tmp_path / "m"), "nvfp4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) / 2**20 < 4
