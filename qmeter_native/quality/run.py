@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
+from qmeter_native import __version__
 from qmeter_native.engines.device_choice import chosen_device
 from qmeter_native.engines.model_loading import load_model
 from qmeter_native.engines.model_source import ModelSource, resolve_model
@@ -197,7 +198,7 @@ class QualityRun:
             text_digest=self.text.digest,
             num_bytes=self.text.num_bytes,
             baseline=self._plan.baseline,
-            software={package: version(package) for package in ("qmeter-native", "torch", "transformers")},
+            software={"qmeter-native": __version__, **{name: version(name) for name in ("torch", "transformers")}},
             seconds=None if begin is None else time.perf_counter() - begin,
         )
         return Trial(self._plan.model, candidate.name, candidate.scheme, provenance, size, quality=quality)
