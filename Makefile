@@ -32,7 +32,7 @@ test: $(STAMP)  ## run the test suite (about three minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not gpu'
 
 test-slow: $(STAMP)  ## run the long lane too: long tests, sanitizers, ABI check
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 	$(MAKE) sanitize
 	$(BIN)/python tools/check_abi.py
 

@@ -176,7 +176,7 @@ from qmeter_native.quantization.methods import method_named
 import torch, transformers
 
 config = transformers.LlamaConfig(
-    hidden_size=8192, intermediate_size=28672, num_hidden_layers=1, num_attention_heads=64, num_key_value_heads=8,
+    hidden_size=4096, intermediate_size=14336, num_hidden_layers=1, num_attention_heads=32, num_key_value_heads=8,
     vocab_size=32000,
 )
 write_checkpoint(Path(sys.argv[1]), config, method_named(sys.argv[2]), dtype=torch.bfloat16)
@@ -185,9 +185,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_layers_of_a_70b_model_are_written_within_4_gib_of_memory(tmp_path: Path):
+def test_layers_of_an_8b_model_are_written_within_2_gib_of_memory(tmp_path: Path):
     """NVFP4 rounds in float64, which takes more than any other format of 4 bits."""
     command = [sys.executable, "-c", _LARGE_LAYER, str(tmp_path / "m"), "nvfp4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) / 2**20 < 4
+    assert int(done.stdout.split()[-1]) / 2**20 < 2
