@@ -39,7 +39,7 @@ NOTES = (
     "kl_nats_per_token is of the baseline's predictions from the method's.",
     "parse_share is of programs that the model wrote and Python can parse, with Wilson's interval.",
     "how: torch reference: rounded as the method rounds, multiplied in float32 on a CPU.",
-    "algorithm: what chose the codes in this measurement; a checkpoint of the method may be made by another.",
+    "algorithm: what chose the codes; of a checkpoint, as `qmeter-native quantize --sequences 32` wrote it.",
     "seconds: of a method: quantizing, scoring, writing programs, on a machine that had other work too; "
     "total_cpu_seconds over the number of cores is what a quiet machine would take at least.",
 )
@@ -124,7 +124,7 @@ def main() -> None:
         num_bytes=arguments.bytes,
         num_programs=arguments.programs,
         skips_failures=True,
-        command="python tools/bench_methods.py",
+        command=f"python tools/bench_methods.py{' --checkpoints .bench/methods' if found else ''}",
     )
     begin, cpu_begin = time.perf_counter(), time.process_time()
     trials = measure(plan, arguments.trials)
@@ -143,7 +143,7 @@ def write(trials: list[Trial], metrics: dict[str, Metric], path: Path) -> None:
         "methods-quality",
         metrics,
         device=cpu_name(),
-        command="python tools/bench_methods.py",
+        command=trials[0].provenance.command,
         packages=["torch", "transformers"],
         rows=[row(trial) for trial in sorted(trials, key=lambda trial: order.index(trial.method))],
         notes=[f"Text: {text}.", *NOTES],
