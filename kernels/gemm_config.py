@@ -43,6 +43,10 @@ class GemmConfig:
         """From a table's row."""
         return cls(**{name: int(fields[name]) for name in cls.__dataclass_fields__ if name in fields})
 
+    def tiles(self, m: int, n: int) -> int:
+        """Output tiles of a product with ``m`` tokens and ``n`` outputs."""
+        return -(-m // self.block_m) * -(-n // self.block_n)
+
 
 def tuned_config(kernel: str, capability: tuple[int, int], m: int, n: int, k: int) -> GemmConfig | None:
     """The best known tiles for a product; None where this architecture was not tuned for this kernel.

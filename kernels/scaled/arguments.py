@@ -8,12 +8,15 @@ import torch
 
 from qmeter_native.errors import UsageError
 from qmeter_native.kernels.checks import check_capability, check_contiguous, check_dtype, check_shape
+from qmeter_native.kernels.gemm_config import GemmConfig
+from qmeter_native.kernels.scaled.tensor import SPLIT_TILES
 
 __all__ = [
     "check_activations",
     "check_bias",
     "check_fp8_cores",
     "check_out_dtype",
+    "check_splits",
     "gpu_of",
     "has_tma",
     "scalar_stride",
@@ -51,6 +54,13 @@ def check_out_dtype(out_dtype: Any) -> None:
     """Refuse outputs of other types than the 16-bit ones."""
     if out_dtype not in (torch.float16, torch.bfloat16):
         raise UsageError(f"out_dtype is {out_dtype}", "It must be torch.float16 or torch.bfloat16.")
+
+
+def check_splits(config: GemmConfig, m: int, n: int) -> None:
+    """Refuse to split the inputs of more tiles than a weight counts arrivals for."""
+    tiles = config.tiles(m, n)
+    if config.split_k > 1 and tiles > SPLIT_TILES:
+        raise UsageError(f"config splits the inputs of {tiles} tiles", f"At most {SPLIT_TILES} can be split.")
 
 
 def check_fp8_cores(dtype: Any, device: Any, instead: str) -> None:

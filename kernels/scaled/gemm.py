@@ -15,12 +15,13 @@ from qmeter_native.kernels.scaled.arguments import (
     check_bias,
     check_fp8_cores,
     check_out_dtype,
+    check_splits,
     gpu_of,
     has_tma,
     scalar_stride,
 )
 from qmeter_native.kernels.scaled.product import INPUTS_OF_SCALE, scaled_product
-from qmeter_native.kernels.scaled.tensor import SPLIT_TILES, ScaledTensor, padded_inputs
+from qmeter_native.kernels.scaled.tensor import ScaledTensor, padded_inputs
 from qmeter_native.kernels.scaled.tiles import default_config, swaps_operands
 
 __all__ = ["scaled_gemm"]
@@ -96,9 +97,7 @@ def _check_zeros(x: Any, weight: ScaledTensor, x_zeros: Any) -> None:
 def _check_config(config: GemmConfig, m: int, weight: ScaledTensor) -> None:
     if weight.is_block_scaled and config.block_k != INPUTS_OF_SCALE:
         raise UsageError(f"config.block_k is {config.block_k}", "Block-scaled weights take 128.")
-    tiles = -(-m // config.block_m) * -(-weight.shape[0] // config.block_n)
-    if config.split_k > 1 and tiles > SPLIT_TILES:
-        raise UsageError(f"config splits the inputs of {tiles} tiles", f"At most {SPLIT_TILES} can be split.")
+    check_splits(config, m, weight.shape[0])
 
 
 def _config(device: Any, weight: ScaledTensor, m: int) -> GemmConfig:
@@ -114,7 +113,7 @@ def _launch(
     x: Any, x_scales: Any, weight: ScaledTensor, bias: Any, x_zeros: Any, out: Any, config: GemmConfig, precise: Any
 ) -> None:
     (m, k), n = x.shape, weight.shape[0]
-    tiles = -(-m // config.block_m) * -(-n // config.block_n)
+    tiles = config.tiles(m, n)
     is_integer, uses_tma = x.dtype == torch.int8, has_tma(x)
     partials = None
     if config.split_k > 1:

@@ -92,7 +92,7 @@ def _small(m: int, is_block_scaled: bool) -> list[GemmConfig]:
 
 def _is_sensible(config: GemmConfig, m: int, n: int, k: int) -> bool:
     """Splits have work, and no more tiles than may be split."""
-    tiles = _tiles(m, n, config.block_m, config.block_n)
+    tiles = config.tiles(m, n)
     return config.split_k == 1 or (tiles <= SPLIT_TILES and config.split_k * config.block_k * 2 <= k)
 
 

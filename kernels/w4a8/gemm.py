@@ -15,11 +15,12 @@ from qmeter_native.kernels.scaled.arguments import (
     check_bias,
     check_fp8_cores,
     check_out_dtype,
+    check_splits,
     gpu_of,
     has_tma,
     scalar_stride,
 )
-from qmeter_native.kernels.scaled.tensor import SPLIT_TILES, padded_inputs
+from qmeter_native.kernels.scaled.tensor import padded_inputs
 from qmeter_native.kernels.w4a8.layout import INPUTS, OUTPUTS
 from qmeter_native.kernels.w4a8.product import w4a8_product
 from qmeter_native.kernels.w4a8.tensor import CHANNEL, FP8, W4A8Tensor
@@ -91,14 +92,12 @@ def _check_config(config: GemmConfig, m: int, n: int) -> None:
         raise UsageError(f"config.block_k is {config.block_k}", f"It must be {INPUTS}.")
     if config.block_n not in (OUTPUTS, 2 * OUTPUTS):
         raise UsageError(f"config.block_n is {config.block_n}", f"It must be {OUTPUTS} or {2 * OUTPUTS}.")
-    tiles = -(-m // config.block_m) * -(-n // config.block_n)
-    if config.split_k > 1 and tiles > SPLIT_TILES:
-        raise UsageError(f"config splits the inputs of {tiles} tiles", f"At most {SPLIT_TILES} can be split.")
+    check_splits(config, m, n)
 
 
 def _launch(x: Any, x_scales: Any, x_sums: Any, weight: W4A8Tensor, bias: Any, out: Any, config: GemmConfig) -> None:
     (m, k), n = x.shape, weight.shape[0]
-    tiles = -(-m // config.block_m) * -(-n // config.block_n)
+    tiles = config.tiles(m, n)
     uses_tma, is_split = has_tma(x), config.split_k > 1
     partials = None
     if is_split:

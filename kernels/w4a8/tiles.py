@@ -36,8 +36,7 @@ def candidate_configs(m: int, n: int, k: int, is_fp8: bool = False) -> tuple[Gem
     found = [default_config(m, n, k, *H200)]
     for block_m, block_n, split_k, stages in product(sizes, (64, 128), splits, (2, 3, 4, 6)):
         config = GemmConfig(block_m, block_n, INPUTS, split_k, block_n // 16, stages)
-        tiles = -(-m // block_m) * -(-n // block_n)
-        is_split = split_k == 1 or (tiles <= SPLIT_TILES and 2 * split_k * INPUTS <= k)
+        is_split = split_k == 1 or (config.tiles(m, n) <= SPLIT_TILES and 2 * split_k * INPUTS <= k)
         if is_split and shared_bytes(config) <= 220 << 10:
             found.append(config)
     return tuple(dict.fromkeys(found))

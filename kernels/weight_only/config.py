@@ -70,7 +70,7 @@ def default_config(layout: Layout, m: int) -> GemmConfig:
     resident = gpu.multiprocessors * _blocks_of_multiprocessor(config, layout, gpu)
     least_tiles = 4 if block_m <= 64 else 16
     most = max(1, layout.tiles // least_tiles)
-    return replace(config, split_k=min(max(1, resident // _outputs(config, layout, m)), most))
+    return replace(config, split_k=min(max(1, resident // config.tiles(m, layout.shape[0])), most))
 
 
 def check_config(config: GemmConfig, layout: Layout, m: int) -> GemmConfig:
@@ -90,7 +90,7 @@ def check_config(config: GemmConfig, layout: Layout, m: int) -> GemmConfig:
         config = replace(config, block_n=128)
     unroll = max(1, config.block_k // layout.tile_k)
     unroll = unroll if layout.tiles % unroll == 0 else 1
-    fits = _outputs(config, layout, m) <= layout.num_counters
+    fits = config.tiles(m, layout.shape[0]) <= layout.num_counters
     return replace(config, block_k=unroll * layout.tile_k, split_k=config.split_k if fits else 1)
 
 
@@ -112,7 +112,7 @@ def candidate_configs(weight: WeightOnlyTensor, m: int) -> list[GemmConfig]:
 def _splits(config: GemmConfig, layout: Layout, m: int, gpu: _Gpu) -> list[int]:
     """No split, and those that fill the multiprocessors with 1, 2 and so on blocks each at once."""
     blocks = range(1, _blocks_of_multiprocessor(config, layout, gpu) + 1)
-    filling = {gpu.multiprocessors * count // _outputs(config, layout, m) for count in blocks}
+    filling = {gpu.multiprocessors * count // config.tiles(m, layout.shape[0]) for count in blocks}
     most = layout.tiles * layout.tile_k // (2 * config.block_k)
     return sorted({1} | {split_k for split_k in filling if 1 < split_k <= min(most, 32)})
 
@@ -142,8 +142,3 @@ def _blocks_of_multiprocessor(config: GemmConfig, layout: Layout, gpu: _Gpu) -> 
     registers = min(max(64, 2 * sum(_registers(config, layout))), 255)
     by_registers = 65536 // (32 * config.num_warps * registers)
     return max(1, min(gpu.shared_bytes // _shared_bytes(config, layout), by_registers, 4))
-
-
-def _outputs(config: GemmConfig, layout: Layout, m: int) -> int:
-    """Tiles of the output."""
-    return -(-m // config.block_m) * -(-layout.shape[0] // config.block_n)

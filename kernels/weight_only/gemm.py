@@ -69,7 +69,7 @@ def check_arguments(x: Any, weight: WeightOnlyTensor, bias: Any | None) -> None:
 
 def _launch(rows: Any, weight: WeightOnlyTensor, bias: Any | None, out: Any, config: GemmConfig) -> None:
     m, (n, k), layout = rows.shape[0], weight.shape, weight.layout
-    blocks = -(-m // config.block_m) * -(-n // config.block_n)
+    blocks = config.tiles(m, n)
     partials = out
     if config.split_k > 1:
         size = blocks * config.split_k * config.block_n * config.block_m

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Final
 
 import qmeter_native
-from qmeter_native.calibration.gpu import Gpu
-from qmeter_native.devices.gpu_database import chip_info
+from qmeter_native.calibration.gpu import Gpu, cuda_ordinal, gpu_numbered
 from qmeter_native.errors import DeviceError, MissingExtraError, UsageError
+from qmeter_native.versions import installed_versions
 
 __all__ = ["energy_counter", "find_capability", "find_gpu", "l2_bytes", "software_versions"]
 
@@ -27,8 +26,8 @@ def find_gpu(device: str) -> Gpu:
         MissingExtraError: torch or triton is not installed.
         DeviceError: torch sees no such GPU.
     """
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit():
+    ordinal = cuda_ordinal(device)
+    if ordinal is None:
         raise UsageError(f"kernels cannot be timed on {device!r}", "Give --device cuda:N.")
     missing = [package for package in ("torch", "triton") if find_spec(package) is None]
     if missing:
@@ -37,19 +36,12 @@ def find_gpu(device: str) -> Gpu:
         )
     import torch
 
-    ordinal = int(number or 0)
     if not torch.cuda.is_available():
         raise DeviceError(
             "torch sees no GPU, and kernels are timed on an NVIDIA GPU of compute capability 8.0 or newer",
             "`qmeter-native kernels list` works without one, and so does `kernels bench --show FILE.json`.",
         )
-    if ordinal >= torch.cuda.device_count():
-        raise DeviceError(
-            f"there is no cuda:{ordinal}: torch sees {torch.cuda.device_count()}", "Give another --device."
-        )
-    properties = torch.cuda.get_device_properties(ordinal)
-    capability = f"{properties.major}.{properties.minor}"
-    return Gpu(ordinal, properties.name, f"GPU-{properties.uuid}", capability, chip_info(properties.name, capability))
+    return gpu_numbered(ordinal)
 
 
 def find_capability() -> tuple[str, tuple[int, int]] | None:
@@ -85,12 +77,7 @@ def energy_counter(uuid: str) -> Callable[[], int] | None:
 
 def software_versions() -> Mapping[str, str]:
     """Ours, and those of the libraries whose kernels run; the driver's and CUDA's where they can be told."""
-    found = {"qmeter-native": qmeter_native.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found = {"qmeter-native": qmeter_native.__version__, **installed_versions(_PACKAGES)}
     import pynvml
     import torch
 

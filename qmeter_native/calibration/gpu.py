@@ -9,7 +9,7 @@ from typing import Final
 from qmeter_native.devices.gpu_database import ChipInfo, chip_info
 from qmeter_native.errors import DeviceError, MissingExtraError, UsageError
 
-__all__ = ["Gpu", "find_gpu"]
+__all__ = ["Gpu", "cuda_ordinal", "find_gpu", "gpu_numbered"]
 
 _EXTRAS: Final = {"torch": "engine", "cupy": "cuda"}
 _INSTALL: Final = "pip install 'qmeter-native[engine,cuda]'"
@@ -42,18 +42,34 @@ def find_gpu(device: str) -> Gpu:
         MissingExtraError: torch or cupy is not installed.
         DeviceError: torch sees no such GPU.
     """
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit():
+    ordinal = cuda_ordinal(device)
+    if ordinal is None:
         raise UsageError(f"{device!r} cannot be calibrated", "Give --device cuda:N; CPUs need no calibration.")
     missing = [package for package in _EXTRAS if find_spec(package) is None]
     if missing:
         raise MissingExtraError(f"calibration needs {' and '.join(missing)}, not installed here", _INSTALL)
     import torch
 
-    ordinal = int(number or 0)
     if not torch.cuda.is_available():
         hint = "`qmeter-native doctor` says what is missing; without a GPU, reports use datasheet-based defaults."
         raise DeviceError("torch sees no GPU to calibrate", hint)
+    return gpu_numbered(ordinal)
+
+
+def cuda_ordinal(device: str) -> int | None:
+    """CUDA's number in ``cuda`` or ``cuda:N``; None if it is neither."""
+    kind, _, number = device.partition(":")
+    return int(number or 0) if kind == "cuda" and (number or "0").isdigit() else None
+
+
+def gpu_numbered(ordinal: int) -> Gpu:
+    """The GPU of this number, where torch sees any. Creates no context.
+
+    Raises:
+        DeviceError: torch does not see it.
+    """
+    import torch
+
     if ordinal >= torch.cuda.device_count():
         raise DeviceError(
             f"there is no cuda:{ordinal}: torch sees {torch.cuda.device_count()}", "Give another --device."

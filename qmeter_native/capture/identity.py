@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qmeter_native.versions import installed_versions
+
 __all__ = ["Identity", "printable", "software_versions"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -56,14 +58,7 @@ def printable(argument: str) -> str:
 
 def software_versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a measurement, as installed; nothing is imported."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from qmeter_native import __version__
 
-    found = {"qmeter-native": __version__, "python": platform.python_version(), "kernel": platform.release()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    ours = {"qmeter-native": __version__, "python": platform.python_version(), "kernel": platform.release()}
+    return {**ours, **installed_versions(_PACKAGES)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 import qmeter_native
+from qmeter_native.versions import installed_versions
 
 __all__ = ["WEIGHTS_FILE", "copy_companions", "read_weights_source", "versions", "write_config", "write_source"]
 
@@ -64,13 +64,7 @@ def read_weights_source(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what has a part in quantized weights, by package."""
-    found = {"qmeter-native": qmeter_native.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"qmeter-native": qmeter_native.__version__, **installed_versions(_PACKAGES)}
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
